@@ -1,0 +1,33 @@
+"""Every error rawkit raises on purpose.
+
+Each message says what was found, what was needed and what to do, in one line, so that the command line
+can print it as it stands.  Wrong arguments from a programmer are ``ValueError`` or ``TypeError``.
+"""
+
+
+class RawkitError(Exception):
+    """Base of all errors about the user's data."""
+
+
+class UnsupportedRawError(RawkitError):
+    """The file is not a raw image, is damaged, or uses a layout that cannot be decoded."""
+
+
+class MetadataError(RawkitError):
+    """A number that must come from the file (black, white, ISO, CFA ...) is missing or contradictory."""
+
+
+class CalibrationError(RawkitError):
+    """The frames cannot support the requested fit."""
+
+
+class ProfileError(RawkitError):
+    """A noise profile is missing, malformed, implausible, or does not fit the image."""
+
+
+class WeightsError(RawkitError):
+    """Model weights are missing, damaged, or belong to another architecture."""
+
+
+class CalibrationWarning(UserWarning):
+    """The result stands, but something about it should be looked at."""

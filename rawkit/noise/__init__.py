@@ -1,0 +1,1 @@
+"""Physically realistic noise."""

@@ -1,0 +1,1 @@
+"""What the camera does to light."""
