@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rawkit.errors import UnsupportedRawError
 
@@ -49,7 +49,7 @@ class Entry:
     offset: int = -1
 
     @classmethod
-    def make(cls, tag: int, type: int, values: Sequence | bytes | str | float, order: ByteOrder = "<") -> Entry:
+    def make(cls, tag: int, type: int, values: Any, order: ByteOrder = "<") -> Entry:
         """Encode values: text for ASCII, bytes for BYTE/UNDEFINED, (numerator, denominator) pairs for rationals."""
         if isinstance(values, str):
             values = values.encode("utf-8", "replace") + b"\0"
