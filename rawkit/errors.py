@@ -31,3 +31,7 @@ class WeightsError(RawkitError):
 
 class CalibrationWarning(UserWarning):
     """The result stands, but something about it should be looked at."""
+
+
+class OutputExistsError(RawkitError):
+    """The output is there already and nobody asked to replace it."""

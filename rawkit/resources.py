@@ -1,0 +1,93 @@
+"""Where rawkit's own data files and the user's profiles lie.
+
+Data travel beside the package: in a checkout as ``calibration_data/``, in a wheel as
+``rawkit/_data/calibration_data/``.  The user's own profiles lie in the platform's data folder, or in the folder
+named by the environment variable ``RAWKIT_PROFILES``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from rawkit.errors import OutputExistsError, ProfileError
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def data_folder(name: str) -> Path:
+    """Folder of packaged data, e.g. ``"calibration_data"``; from the wheel, else from the checkout."""
+    for folder in (PACKAGE / "_data" / name, PACKAGE.parent / name):
+        if folder.is_dir():
+            return folder
+    raise ProfileError(f"the folder {name} that belongs to rawkit is missing; install rawkit again.")
+
+
+def bundled_profiles() -> list[Path]:
+    """Profiles that come with rawkit, sorted by name."""
+    return sorted((data_folder("calibration_data") / "profiles").glob("*.json"))
+
+
+def library_folder() -> Path:
+    """The user's own profiles; the folder need not exist."""
+    chosen = os.environ.get("RAWKIT_PROFILES")
+    if chosen:
+        return Path(chosen)
+    from platformdirs import user_data_path
+
+    return user_data_path("rawkit", appauthor=False) / "profiles"
+
+
+@lru_cache(maxsize=1)
+def profile_validator() -> Callable[[Any], str | None]:
+    """Function that checks a decoded profile against the JSON Schema: None if it fits, else what does not."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    schema = json.loads((data_folder("calibration_data") / "schema.json").read_text(encoding="utf-8"))
+    validator = Draft202012Validator(schema)
+
+    def check(document: Any) -> str | None:
+        error = best_match(validator.iter_errors(document))
+        if error is None:
+            return None
+        where = "/".join(str(part) for part in error.absolute_path) or "the top level"
+        return f"at {where}: {error.message}"
+
+    return check
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def replacing(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+    """Write a file whole or not at all.
+
+    Yields a temporary path in the same folder; when the block ends well it becomes ``path``, when it fails it
+    is removed and ``path`` is untouched.
+
+    Raises
+    ------
+    OutputExistsError
+        ``path`` exists and ``overwrite`` is False.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists; use --overwrite to replace it, or choose another folder with -o.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
