@@ -16,7 +16,11 @@ def test_iso_6400_is_64_times_36_db_6_stops():
 def test_every_way_round_on_arrays_and_other_base():
     iso = np.array([50.0, 160.0, 320.0, 51200.0])
     gain = Gain.from_iso(iso, base_iso=160)
-    for again in (Gain.from_db(gain.db, base_iso=160), Gain.from_stops(gain.stops, base_iso=160), Gain(gain.multiple, 160)):
+    for again in (
+        Gain.from_db(gain.db, base_iso=160),
+        Gain.from_stops(gain.stops, base_iso=160),
+        Gain(gain.multiple, 160),
+    ):
         assert np.allclose(again.iso, iso, rtol=1e-14)
     assert gain.stops[1] == 0
 

@@ -1,0 +1,417 @@
+"""Calibration frames: which files there are, what each one is, and what their statistics say.
+
+A frame is a *flat* (even light), a *dark* (no light, any exposure) or a *bias* (no light, shortest exposure; used
+as a dark).  A ``FrameSet`` comes from
+
+* a manifest, ``manifest.csv`` with the columns ``file, kind`` and, where the file itself does not tell,
+  ``iso, exposure_time`` [s], ``temperature`` [C], ``black_level, white_level, cfa``;
+* an EMVA 1288 descriptor (release 3 text format): ``n bits width height``; ``b exposure_ns photons`` opens a group
+  of bright images, ``d exposure_ns`` of dark ones; ``i path`` is an image;
+* a plain folder of raw files, sorted by their folder or file names (dark, bias, flat) and else by their level.
+
+Statistics of a pair (A, B) of equal frames, per phase, over n pixels (EMVA 1288 R4.0 Linear, section 6):
+
+    mean      mu = (mean A + mean B) / 2
+    variance  s2 = var(A - B) / 2       with the mean difference removed, so flicker of the light cancels
+
+Fixed pattern (PRNU, DSNU, vignetting, hot pixels' mean) cancels in A - B.  Only two frames are in memory at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from rawkit.errors import CalibrationError, RawkitError
+from rawkit.raw.image import CFA, LinearImage, RawImage
+from rawkit.raw.read import read_raw
+from rawkit.sensor.gain import DEFAULT_BASE_ISO
+
+Kind = Literal["flat", "dark", "bias"]
+
+MANIFEST = "manifest.csv"
+_HEADLESS = (".png", ".tif", ".tiff", ".npy")
+_DARK_BELOW = 0.002  # of white - black: a frame this dark is taken for a dark,
+_FLAT_ABOVE = 0.01  # one this bright for a flat; between them its name must tell
+_SAME_LEVEL = 0.05  # relative difference of means up to which two frames make a pair
+_OUTLIER_SIGMAS = 6.0  # Gaussian noise loses 2e-9 of its variance; telegraph pixels and cosmic rays lose all
+_PILE_UP = 1e-3  # share of pixels on one topmost code that only clipping explains
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One file and what is known of it; None means the file itself tells."""
+
+    path: Path
+    kind: Kind
+    iso: float | None = None
+    exposure_time: float | None = None
+    temperature: float | None = None
+    black_level: float | None = None
+    white_level: float | None = None
+    cfa: str | None = None
+    photons: float | None = None
+
+    def read(self) -> RawImage:
+        """Decode the frame; what the manifest says wins over the file.
+
+        A headless frame without a stated black level is read with black 0: the darks measure it.
+        """
+        headless = self.path.suffix.lower() in _HEADLESS
+        image = read_raw(
+            self.path,
+            iso=self.iso,
+            black_level=0.0 if headless and self.black_level is None else self.black_level,
+            white_level=self.white_level,
+            cfa=CFA.parse(self.cfa) if self.cfa else None,
+        )
+        if isinstance(image, LinearImage):
+            raise CalibrationError(f"{self.path} is demosaiced; calibration needs the sensor's own mosaic.")
+        return image
+
+
+@dataclass(frozen=True, eq=False)
+class PairStatistics:
+    """Mean, temporal variance and degrees of freedom of one pair, (P,) per phase.
+
+    Parameters
+    ----------
+    mean : (P,) [DN, the file's black removed]
+    variance : (P,) [DN^2]
+    dof : (P,)
+    peak : float [DN, black removed]
+        Mean plus four spatial standard deviations of the brightest phase: how far up the pixels reach.
+    ceiling : float or None [DN, black removed]
+        The code on which pixels pile up, when they do.
+    floor : bool
+        Pixels pile up on the lowest code.
+    exposure_time : float or None [s]
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    dof: np.ndarray
+    peak: float
+    ceiling: float | None
+    floor: bool
+    exposure_time: float | None = None
+
+
+def pair_statistics(a: RawImage, b: RawImage) -> PairStatistics:
+    """Statistics of two equal frames (formulas above); pixels whose difference is beyond 6 sigma are left out."""
+    count = len(a.phases)
+    number, total, squares, dof = (np.zeros(count) for _ in range(4))
+    peak, black = -np.inf, a.black_level
+    rows, cols = a.cfa.shape
+    for (r, c), phase in zip(a.cfa.sites, a.plane_phases, strict=True):
+        first = a.mosaic[r::rows, c::cols].astype(np.float32)
+        second = b.mosaic[r::rows, c::cols].astype(np.float32)
+        difference = first - second
+        keep, center, spread = np.ones_like(difference, bool), 0.0, np.inf
+        for _ in range(4):
+            kept = difference[keep]
+            center, narrower = float(kept.mean(dtype=np.float64)), float(kept.std(dtype=np.float64))
+            if narrower >= 0.999 * spread:
+                break
+            spread = narrower
+            keep = np.abs(difference - center) <= max(_OUTLIER_SIGMAS * spread, 1.0)
+        kept = difference[keep].astype(np.float64)
+        mean = (float(first[keep].mean(dtype=np.float64)) + float(second[keep].mean(dtype=np.float64))) / 2.0
+        number[phase] += kept.size
+        total[phase] += (mean - black[phase]) * kept.size
+        squares[phase] += ((kept - kept.mean()) ** 2).sum() / 2.0
+        dof[phase] += kept.size - 1
+        peak = max(peak, mean - black[phase] + 4.0 * float(first[keep].std(dtype=np.float64)))
+    lowest, highest = _pile_ups(a.mosaic)
+    return PairStatistics(
+        mean=total / number,
+        variance=squares / dof,
+        dof=dof,
+        peak=peak,
+        ceiling=None if highest is None else highest - float(np.mean(black)),
+        floor=lowest is not None,
+        exposure_time=a.metadata.exposure_time,
+    )
+
+
+def _pile_ups(mosaic: np.ndarray) -> tuple[float | None, float | None]:
+    """Lowest and highest code if an implausible share of pixels sits on it, else None.
+
+    A smooth tail thins out towards its end.  Clipping shows as an end code that holds over 0.1 % of the pixels
+    and more than half of what the eight codes before it hold together.
+    """
+    if mosaic.dtype.kind not in "ui":
+        return None, None
+    counts = np.bincount(mosaic.ravel())
+    filled = np.flatnonzero(counts)
+    low, high = int(filled[0]), int(filled[-1])
+    enough = max(10.0, _PILE_UP * mosaic.size)
+    at_low = counts[low] > enough and counts[low] > counts[low + 1 : low + 9].sum() / 2
+    at_high = counts[high] > enough and counts[high] > counts[max(high - 8, 0) : high].sum() / 2
+    return (float(low) if at_low else None), (float(high) if at_high else None)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSet:
+    """A set of calibration frames of one camera.
+
+    Parameters
+    ----------
+    frames : tuple of Frame
+        Every frame has its ISO.
+    left_out : tuple of (Path, str)
+        Files that were not taken, and why.
+    make, model : str
+    """
+
+    frames: tuple[Frame, ...]
+    left_out: tuple[tuple[Path, str], ...] = ()
+    make: str = ""
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.frames:
+            reasons = "; ".join(f"{path.name}: {why}" for path, why in self.left_out[:3])
+            raise CalibrationError(f"no usable frames ({reasons})." if reasons else "no frames.")
+
+    @classmethod
+    def open(cls, path: Path | str, *, base_iso: float = DEFAULT_BASE_ISO) -> FrameSet:
+        """Frames from a folder, a ``manifest.csv`` or an EMVA 1288 descriptor file."""
+        path = Path(path)
+        if path.is_dir():
+            return cls.from_folder(path, base_iso=base_iso)
+        if not path.is_file():
+            raise CalibrationError(f"{path} is neither a folder nor a file; give the folder that holds the frames.")
+        if path.suffix.lower() == ".csv":
+            return cls.from_manifest(path)
+        if is_emva_descriptor(path):
+            return cls.from_emva(path, base_iso=base_iso)
+        raise CalibrationError(
+            f"{path} is neither a manifest (.csv) nor an EMVA 1288 descriptor; give a folder of frames."
+        )
+
+    @classmethod
+    def from_folder(cls, folder: Path | str, *, base_iso: float = DEFAULT_BASE_ISO) -> FrameSet:
+        """Frames of a folder: by its ``manifest.csv``, its EMVA descriptor, or the files themselves."""
+        folder = Path(folder)
+        if (folder / MANIFEST).is_file():
+            return cls.from_manifest(folder / MANIFEST)
+        descriptors = [p for p in sorted(folder.glob("*.txt")) if is_emva_descriptor(p)]
+        if len(descriptors) > 1:
+            raise CalibrationError(f"{folder} holds {len(descriptors)} EMVA descriptors; name the one to use.")
+        if descriptors:
+            return cls.from_emva(descriptors[0], base_iso=base_iso)
+        return cls.from_files(sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")))
+
+    @classmethod
+    def from_files(cls, paths: Iterable[Path]) -> FrameSet:
+        """Raw files that tell their own ISO and levels; sorted into flats and darks by name, else by level."""
+        frames: list[Frame] = []
+        left_out: list[tuple[Path, str]] = []
+        cameras: Counter[tuple[str, str]] = Counter()
+        for path in paths:
+            try:
+                image = Frame(path, "flat").read()
+                kind = _kind_by_name(path) or _kind_by_level(image)
+                camera = (image.metadata.make or "", image.metadata.model or image.metadata.unique_camera_model or "")
+                frames.append(Frame(path, kind, image.iso, image.metadata.exposure_time))
+                cameras[camera] += 1
+            except RawkitError as error:
+                left_out.append((path, str(error)))
+        if not frames and not left_out:
+            raise CalibrationError(
+                f"the folder holds no files; it needs flats and darks (raw files, or images with a {MANIFEST})."
+            )
+        make, model = cameras.most_common(1)[0][0] if cameras else ("", "")
+        return cls(tuple(frames), tuple(left_out), make, model)
+
+    @classmethod
+    def from_manifest(cls, path: Path | str) -> FrameSet:
+        """Frames listed in a CSV file; paths are relative to it."""
+        path = Path(path)
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, skipinitialspace=True)
+            missing = {"file", "kind"} - set(reader.fieldnames or ())
+            if missing:
+                raise CalibrationError(
+                    f"{path} lacks the column {', '.join(sorted(missing))}; needed are file and kind."
+                )
+            rows = list(reader)
+        frames, left_out = [], []
+        for line, row in enumerate(rows, start=2):
+            entry = {key: (value or "").strip() for key, value in row.items() if key}
+            where = f"{path.name} line {line}"
+            kind = entry["kind"].lower()
+            if kind not in ("flat", "dark", "bias"):
+                raise CalibrationError(f"{where}: kind is {entry['kind']!r}; it must be flat, dark or bias.")
+            file = path.parent / entry["file"]
+            if not file.is_file():
+                left_out.append((file, f"{where}: there is no such file"))
+                continue
+            numbers = {}
+            for key in ("iso", "exposure_time", "temperature", "black_level", "white_level"):
+                text = entry.get(key, "")
+                try:
+                    numbers[key] = float(text) if text else None
+                except ValueError:
+                    raise CalibrationError(f"{where}: {key} is {text!r}, which is not a number.") from None
+            frames.append(Frame(file, kind, cfa=entry.get("cfa") or None, **numbers))
+        return cls(*_with_metadata(frames, left_out))
+
+    @classmethod
+    def from_emva(cls, path: Path | str, *, base_iso: float = DEFAULT_BASE_ISO) -> FrameSet:
+        """Frames of an EMVA 1288 descriptor (release 3 text format), taken as monochrome at the base ISO."""
+        path = Path(path)
+        frames: list[Frame] = []
+        left_out: list[tuple[Path, str]] = []
+        white: float | None = None
+        group: tuple[Kind, float, float | None] | None = None
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            words = line.split("#", 1)[0].split(maxsplit=1)
+            if not words:
+                continue
+            values = words[1].split() if len(words) > 1 else []
+            try:
+                if words[0] == "n":
+                    white = 2.0 ** int(values[0]) - 1.0
+                elif words[0] == "b":
+                    group = ("flat", float(values[0]) * 1e-9, float(values[1]))
+                elif words[0] == "d":
+                    group = ("dark", float(values[0]) * 1e-9, None)
+                elif words[0] == "i":
+                    if group is None or white is None:
+                        raise CalibrationError(
+                            f"{path.name} line {number}: an image before its 'n' and its 'b' or 'd' line."
+                        )
+                    file = path.parent / words[1].strip().replace("\\", "/")
+                    if file.is_file():
+                        frames.append(
+                            Frame(file, group[0], base_iso, group[1], None, 0.0, white, "MONO", photons=group[2])
+                        )
+                    else:
+                        left_out.append((file, "listed in the descriptor, but there is no such file"))
+            except (ValueError, IndexError):
+                raise CalibrationError(
+                    f"{path.name} line {number} is not EMVA 1288 grammar: {line.strip()[:60]!r}."
+                ) from None
+        return cls(tuple(frames), tuple(left_out), "", path.parent.name)
+
+    @property
+    def isos(self) -> tuple[float, ...]:
+        return tuple(sorted({frame.iso for frame in self.frames if frame.iso is not None}))
+
+    def select(self, iso: float, *kinds: Kind) -> tuple[Frame, ...]:
+        """Frames of one ISO and of the given kinds."""
+        return tuple(f for f in self.frames if f.iso == iso and f.kind in kinds)
+
+    def flats(self, iso: float) -> tuple[Frame, ...]:
+        return self.select(iso, "flat")
+
+    def darks(self, iso: float) -> tuple[Frame, ...]:
+        return self.select(iso, "dark", "bias")
+
+    @cached_property
+    def first(self) -> RawImage:
+        """The first frame, for what all frames share: CFA, levels, size."""
+        return self.frames[0].read()
+
+
+def pairs(frames: Iterable[Frame]) -> Iterator[tuple[Frame, PairStatistics | str]]:
+    """Statistics of consecutive frames of equal exposure and level; a frame without a partner yields its reason.
+
+    Frames are taken in the order of exposure time, then of the list.  No frame is used twice.
+    """
+    waiting: tuple[Frame, RawImage] | None = None
+    for frame in sorted(frames, key=lambda f: (f.exposure_time or 0.0, f.photons or 0.0)):
+        try:
+            image = frame.read()
+        except RawkitError as error:
+            yield frame, str(error)
+            continue
+        if waiting is None:
+            waiting = frame, image
+            continue
+        partner, before = waiting
+        reason = _why_no_pair(partner, frame, before, image)
+        if reason is None:
+            statistics = pair_statistics(before, image)
+            yield partner, replace(statistics, exposure_time=frame.exposure_time or statistics.exposure_time)
+            waiting = None
+        else:
+            yield partner, reason
+            waiting = frame, image
+    if waiting is not None:
+        yield waiting[0], "no second frame of the same exposure and level to pair it with"
+
+
+def _why_no_pair(a: Frame, b: Frame, first: RawImage, second: RawImage) -> str | None:
+    if first.mosaic.shape != second.mosaic.shape or first.cfa != second.cfa:
+        return f"its size or CFA differs from {b.path.name}"
+    if a.exposure_time != b.exposure_time or a.photons != b.photons:
+        return f"its exposure differs from the next frame, {b.path.name}"
+    means = [float(image.mosaic.mean(dtype=np.float64)) for image in (first, second)]
+    black = float(np.mean(first.black_level))
+    noise_floor = 0.001 * (first.white_level - black)
+    if abs(means[0] - means[1]) > max(_SAME_LEVEL * (max(means) - black), noise_floor):
+        return f"its level differs from the next frame, {b.path.name}, by more than {_SAME_LEVEL:.0%}"
+    return None
+
+
+def _with_metadata(
+    frames: list[Frame], left_out: list[tuple[Path, str]]
+) -> tuple[tuple[Frame, ...], tuple[tuple[Path, str], ...], str, str]:
+    """Fill in ISO and exposure from the files where the manifest is silent; make and model of the first readable."""
+    complete, make, model = [], "", ""
+    for frame in frames:
+        needs_file = frame.iso is None or (not model and frame.path.suffix.lower() not in _HEADLESS)
+        try:
+            if needs_file:
+                image = frame.read()
+                make, model = image.metadata.make or make, image.metadata.model or model
+                exposure = frame.exposure_time if frame.exposure_time is not None else image.metadata.exposure_time
+                frame = replace(frame, iso=image.iso, exposure_time=exposure)
+            complete.append(frame)
+        except RawkitError as error:
+            left_out.append((frame.path, str(error)))
+    return tuple(complete), tuple(left_out), make, model
+
+
+def _kind_by_name(path: Path) -> Kind | None:
+    """dark, bias or flat as a word in the file's name, or else in its folder's."""
+    for text in (path.stem, path.parent.name):
+        words = re.findall(r"[a-z]+", text.lower())
+        for kind in ("bias", "dark", "flat"):
+            if kind in words or kind + "s" in words or kind + "es" in words:
+                return kind
+    return None
+
+
+def _kind_by_level(image: RawImage) -> Kind:
+    black = float(np.mean(image.black_level))
+    level = (float(image.mosaic.mean(dtype=np.float64)) - black) / (image.white_level - black)
+    if level < _DARK_BELOW:
+        return "dark"
+    if level > _FLAT_ABOVE:
+        return "flat"
+    raise CalibrationError(
+        f"its level, {level:.2%} of white, is too bright for a dark and too dark to be surely a flat; "
+        "say what it is in its name (dark, flat) or in a manifest."
+    )
+
+
+def is_emva_descriptor(path: Path) -> bool:
+    """Does the text start, after comments, with EMVA 1288 version and format lines?"""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            words = [line.split() for line in stream.read(65536).splitlines() if line.split("#", 1)[0].strip()]
+    except OSError:
+        return False
+    return len(words) >= 2 and words[0][0] == "v" and any(w[0] == "n" and len(w) >= 4 for w in words[:4])

@@ -1,0 +1,168 @@
+"""Profiles: interpolation, saving and loading, finding the right one."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rawkit.errors import ProfileError
+from rawkit.raw.image import CFA, BlackLevel, LinearImage, Metadata, RawImage
+from rawkit.resources import bundled_profiles
+from rawkit.sensor.database import find_noise, noise_for
+from rawkit.sensor.params import NoiseParams
+from rawkit.sensor.profile import CameraProfile, NoiseModel
+
+
+def quadrature(iso):
+    return NoiseParams(0.01 + 0.002 * iso, 0.5 + 3e-5 * iso**2, 1e-4, 1e-3)
+
+
+def test_linear_gain_and_quadrature_noise_are_interpolated_exactly():
+    model = NoiseModel([(iso, quadrature(iso)) for iso in (100, 400, 1600)])
+    for iso in (150, 399, 1000):
+        p, true = model.at(iso), quadrature(iso)
+        assert float(p.system_gain) == pytest.approx(true.system_gain, rel=1e-12)
+        assert float(p.read_var) == pytest.approx(true.read_var, rel=1e-12)
+        assert p.origin == "interpolated"
+    assert model.at(400).origin == "measured"
+    far = model.at(3200)
+    assert far.origin == "extrapolated"
+    assert float(far.read_var) == pytest.approx(quadrature(3200).read_var, rel=1e-6)
+
+
+def test_nothing_is_interpolated_across_a_gain_switch():
+    noisy, quiet = NoiseParams(1.5, 40.0), NoiseParams(2.0, 7.0)
+    model = NoiseModel(
+        [(800, NoiseParams(0.75, 13.0)), (1600, noisy), (2000, quiet), (4000, NoiseParams(4.0, 25.0))], (2000,)
+    )
+    assert model.at(1800).origin == "extrapolated"
+    assert float(model.at(1800).read_var) > 40.0
+    assert float(model.at(2000).read_var) == 7.0
+    with_gap = NoiseModel([(800, noisy), (4000, quiet)], (2000, 3000))
+    with pytest.raises(ProfileError, match="without any calibrated ISO"):
+        with_gap.at(2500)
+
+
+def test_saved_profile_loads_the_same(tmp_path):
+    noise = NoiseModel([(100, NoiseParams(np.array([1.0, 2, 3, 4]), np.arange(4.0), np.full(4, 0.1), np.full(4, 0.2)))])
+    profile = CameraProfile("ACME", "One", noise, ("R", "Gr", "Gb", "B"), "GBRG", 14, (512.0,) * 4, 16383.0)
+    profile.save(tmp_path / "p.json")
+    again = CameraProfile.load(tmp_path / "p.json")
+    assert again.to_dict() == profile.to_dict()
+    assert [p.name for p in tmp_path.iterdir()] == ["p.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"noise": []}, "not a camera profile"),
+        ({"schema": "rawkit-camera-profile/9"}, "this rawkit reads"),
+        ({"cfa": "RGBX"}, "not a camera profile"),
+        ({"noise": [{"iso": 100, "system_gain": [1.0, 2.0], "read_var": [1.0]}]}, "lists 2 system_gain"),
+        ({"noise": [{"iso": 100, "system_gain": [1e9], "read_var": [1.0]}]}, "electrons per DN"),
+        ({"noise": [{"iso": 100, "system_gain": [1], "read_var": [1]}] * 2}, "must be positive and rise"),
+    ],
+)
+def test_broken_profiles_are_refused_in_one_line(tmp_path, change, message):
+    document = CameraProfile("A", "B", NoiseModel([(100, NoiseParams(1.0, 1.0))])).to_dict() | change
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ProfileError, match=message) as caught:
+        CameraProfile.load(path)
+    assert "\n" not in str(caught.value)
+    path.write_text("no json")
+    with pytest.raises(ProfileError, match="not JSON"):
+        CameraProfile.load(path)
+
+
+def test_bundled_profiles_load_and_have_a_source():
+    paths = bundled_profiles()
+    assert len(paths) == 7
+    for path in paths:
+        profile = CameraProfile.load(path)
+        assert profile.provenance["license"]
+        assert profile.provenance["source"]
+    a7s2 = CameraProfile.load(next(p for p in paths if "pmn" in p.name))
+    assert len(a7s2.noise.isos) == 28
+    # The dual conversion gain switch: read noise falls by more than half from ISO 1600 to 2000.
+    assert float(a7s2.noise.at(2000).read_var) < 0.25 * float(a7s2.noise.at(1600).read_var)
+    assert float(a7s2.noise.at(1800).read_var) > float(a7s2.noise.at(1600).read_var)
+
+
+def picture(make="SONY", model="ILCE-7SM2", white=16383.0, black=512.0, iso=800.0, **metadata):
+    return RawImage(
+        raster=np.zeros((4, 4), np.uint16), cfa=CFA.bayer("RGGB"), black=BlackLevel.constant(black),
+        white_level=white, metadata=Metadata(make=make, model=model, iso=iso, **metadata),
+    )  # fmt: skip
+
+
+def test_sources_are_asked_in_order(tmp_path):
+    tagged = {"noise_profile": ((2e-5, 1e-7),)}
+    database = tmp_path / "noiseprofiles.json"
+    entry = {"name": "x", "iso": 800, "a": [1e-5, 2e-5, 3e-5], "b": [1e-8, -1e-8, 1e-8]}
+    database.write_text(json.dumps({"version": 0, "noiseprofiles": [
+        {"maker": "Sony", "models": [{"model": "ILCE-7SM2", "profiles": [entry]}]},
+        {"maker": "ACME", "models": [{"model": "Nine", "profiles": [entry]}]},
+    ]}))  # fmt: skip
+    library = tmp_path / "library"
+    library.mkdir()
+    own = CameraProfile("SONY", "ILCE-7SM2", NoiseModel([(800, NoiseParams(0.7, 9.0))]), bit_depth=14)
+    options = {"library": library, "darktable": database}
+
+    assert find_noise(picture(**tagged), **options).kind == "bundled"
+    own.save(library / "own.json")
+    assert find_noise(picture(**tagged), **options).kind == "library"
+    assert find_noise(picture(**tagged), profile=own, **options).kind == "given"
+    unknown = {"make": "ACME", "model": "Nine"}
+    assert find_noise(picture(**unknown, **tagged), **options).kind == "file tag"
+    found = find_noise(picture(**unknown), **options)
+    assert found.kind == "darktable"
+    span = 16383 - 512
+    assert np.allclose(found.params.system_gain, np.array([1e-5, 2e-5, 2e-5, 3e-5]) * span)
+    assert np.allclose(found.params.read_var, np.array([1e-8, 0, 0, 1e-8]) * span**2)
+    with pytest.raises(ProfileError, match="no noise profile for ACME Ten"):
+        find_noise(picture(make="ACME", model="Ten"), **options)
+    assert find_noise(picture(make="ACME", model="Ten"), camera="ACME Nine", **options).kind == "darktable"
+
+
+def test_a_demosaiced_image_does_not_take_a_mosaics_profile(tmp_path):
+    image = LinearImage(
+        pixels=np.zeros((4, 4, 3), np.uint16), black=BlackLevel.constant(0), white_level=65535.0,
+        metadata=Metadata(make="SONY", model="ILCE-7SM2", iso=800, noise_profile=((2e-5, 1e-7),)),
+    )  # fmt: skip
+    assert find_noise(image, library=tmp_path).kind == "file tag"
+
+
+def test_parameters_follow_the_bit_depth_of_the_file():
+    profile = CameraProfile(
+        "A", "B", NoiseModel([(800, NoiseParams(2.0, 16.0))]), black_level=(512.0,), white_level=16383.0
+    )
+    same = noise_for(profile, picture(white=15520.0, black=400.0))
+    assert float(same.system_gain) == 2.0
+    two_bits_less = noise_for(profile, picture(white=4095.0, black=128.0))
+    assert float(two_bits_less.system_gain) == 0.5
+    assert float(two_bits_less.read_var) == 1.0
+    with pytest.raises(ProfileError, match="power of two"):
+        noise_for(profile, picture(white=11000.0, black=0.0))
+
+
+def test_dng_noise_profile_round_trip():
+    params = NoiseParams(np.array([1.0, 2.0, 2.0, 3.0]), np.array([4.0, 5.0, 5.0, 6.0]))
+    phases = ("R", "Gr", "Gb", "B")
+    pairs = params.to_dng(15871.0, phases)
+    assert len(pairs) == 3
+    again = NoiseParams.from_dng(pairs, 15871.0, phases)
+    assert np.allclose(again.system_gain, params.system_gain, rtol=1e-12)
+    assert np.allclose(again.read_var, params.read_var, rtol=1e-12)
+
+
+@pytest.mark.data
+def test_every_entry_of_darktables_database_can_be_read(data_dir):
+    from rawkit.sensor.database import darktable_model
+
+    path = data_dir / "profiles" / "darktable_noiseprofiles.json"
+    makers = json.loads(Path(path).read_text())["noiseprofiles"]
+    models = [(maker["maker"], model["model"]) for maker in makers for model in maker["models"]]
+    found = [darktable_model(path, Metadata(make=make, model=model)) for make, model in models]
+    assert sum(f is not None for f in found) > 0.98 * len(models)
