@@ -40,6 +40,7 @@ _DARKTABLE_PLACES = (
     "/Applications/darktable.app/Contents/Resources/share/darktable/noiseprofiles.json",
     "C:/Program Files/darktable/share/darktable/noiseprofiles.json",
 )
+_COMPANY_WORDS = ("corporation", "corp", "company", "ltd", "inc", "co", "imaging", "digital", "system", "solutions")
 _MAX_OCTAVE_ERROR = 0.3  # spans of one camera differ by its white level setting, a few percent; more is another scale
 
 
@@ -191,7 +192,7 @@ def is_camera(profile: CameraProfile, metadata: Metadata) -> bool:
 def _plain(name: str) -> str:
     """Camera name without case, punctuation, company suffixes and a repeated make."""
     words = re.findall(r"[a-z0-9]+", name.lower())
-    words = [w for w in words if w not in ("corporation", "corp", "company", "ltd", "inc", "co", "imaging", "digital")]
+    words = [word for word in words if word not in _COMPANY_WORDS]
     return " ".join(dict.fromkeys(words))
 
 
@@ -221,7 +222,8 @@ def darktable_model(path: Path, metadata: Metadata) -> NoiseModel | None:
     """darktable's entry for a camera as noise over ISO on the [0, 1] scale, phases R, G, B; None if unknown.
 
     darktable fits var = a x + b on demosaiced pixels with negatives clipped, so b can come out negative: it is
-    taken as 0 there, and the read noise is then underestimated.
+    taken as 0 there, and the read noise is then underestimated.  Where a color's fit failed (a = 0) green stands in:
+    all colors of a sensor share one amplifier.
     """
     names = {_plain(name) for name in (metadata.camera(), metadata.unique_camera_model or "")} - {""}
     for name, profiles in _darktable_entries(path):
@@ -230,6 +232,7 @@ def darktable_model(path: Path, metadata: Metadata) -> NoiseModel | None:
         table = {}
         for entry in profiles:
             gain, offset = np.array(entry["a"], np.float64), np.array(entry["b"], np.float64)
+            gain, offset = np.where(gain > 0, gain, gain[1]), np.where(gain > 0, offset, offset[1])
             if np.all(gain > 0):
                 table[float(entry["iso"])] = NoiseParams(gain, np.maximum(offset, 0.0))
         if table:
