@@ -137,7 +137,7 @@ def code_lengths(histogram: Sequence[int]) -> dict[int, int]:
     {0: 1, 1: 2, 2: 3, 3: 4}
     """
     used = [(int(n), symbol) for symbol, n in enumerate(histogram) if n]
-    forest = [(n, symbol, (symbol,)) for n, symbol in [*used, (0, _RESERVED)]]
+    forest: list[tuple[int, int, tuple[int, ...]]] = [(n, symbol, (symbol,)) for n, symbol in [*used, (0, _RESERVED)]]
     heapq.heapify(forest)
     depth = dict.fromkeys([symbol for _, symbol in used] + [_RESERVED], 0)
     while len(forest) > 1:

@@ -94,7 +94,7 @@ class Ifd:
         entry = self.entries.get(tag)
         return default if entry is None else entry.values(self.order)
 
-    def first(self, tag: int, default: float | None = None):
+    def first(self, tag: int, default: float | None = None) -> Any:
         """First value of a tag."""
         return next(iter(self.get(tag)), default)
 
@@ -164,9 +164,14 @@ class TiffFile:
 
 
 def serialize_ifd(
-    entries: Sequence[Entry], at: int, order: ByteOrder = "<", next_offset: int = 0
+    entries: Sequence[Entry], at: int, order: ByteOrder = "<", next_offset: int = 0, *, keep_values: bool = False
 ) -> tuple[bytes, dict[int, int]]:
     """Lay out a directory that starts at byte ``at`` (even) of a file.
+
+    Parameters
+    ----------
+    keep_values : bool
+        Values read from this same file (``Entry.offset`` >= 0) stay where they are; only the directory moves.
 
     Returns
     -------
@@ -187,6 +192,9 @@ def serialize_ifd(
         if len(entry.data) <= 4:
             positions[entry.tag] = at + len(directory)
             directory += entry.data.ljust(4, b"\0")
+        elif keep_values and entry.offset >= 0:
+            positions[entry.tag] = entry.offset
+            directory += struct.pack(order + "I", entry.offset)
         else:
             positions[entry.tag] = tail_start + len(tail)
             directory += struct.pack(order + "I", tail_start + len(tail))

@@ -1,0 +1,171 @@
+"""Write a raw image as DNG.
+
+Three forms, chosen by what is given:
+
+    rewrite        ``source`` is a DNG: its structure is kept, only the raw data changes   (``dng_rewrite``)
+    fresh mosaic   any ``RawImage``                                                        (``dng_fresh``)
+    fresh linear   any ``LinearImage``                                                     (``dng_fresh``)
+
+Stored values are round(DN * scale); ``dng_raster`` says when scale is not 1.  The file appears under its name only
+when it is complete: it is written beside it, synced to disk and renamed.
+
+Reference: Adobe, Digital Negative (DNG) Specification 1.7.1.0, 2023.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rawkit.errors import OutputExistsError, UnsupportedRawError
+from rawkit.raw import dng_fresh, dng_rewrite
+from rawkit.raw.dng_raster import encode_tiles, noise_entries, store
+from rawkit.raw.image import AnyRaw, RawImage
+from rawkit.raw.tiff import TiffFile
+
+if TYPE_CHECKING:  # sensor builds on raw, so only the type is named here
+    from rawkit.sensor.params import NoiseParams
+
+_COARSE_WHITE = 255  # DN; below it, whole numbers would be coarser than those of an 8-bit file
+
+Form = Literal["rewrite", "fresh mosaic", "fresh linear"]
+
+
+@dataclass(frozen=True)
+class WrittenDng:
+    """What was written.
+
+    Parameters
+    ----------
+    path : Path
+    form : str
+        ``"rewrite"``, ``"fresh mosaic"`` or ``"fresh linear"``.
+    scale : float
+        Stored sample = round(DN * scale).
+    size : int
+        Bytes of the file.
+    saturated : int
+        Samples below 0 DN or above 65535 stored, which were set to the limit.
+    notes : tuple of str
+        Defaults that had to be used, one line each.
+    """
+
+    path: Path
+    form: Form
+    scale: float
+    size: int
+    saturated: int
+    notes: tuple[str, ...] = ()
+
+
+def is_dng(path: Path | str) -> bool:
+    """Whether a file is a DNG, so that it can be the ``source`` of ``write_dng``."""
+    try:
+        tiff = TiffFile.parse(Path(path).read_bytes())
+        return 50706 in tiff.ifd(tiff.first_offset)
+    except UnsupportedRawError:
+        return False
+
+
+def write_dng(
+    image: AnyRaw,
+    path: Path | str,
+    *,
+    source: Path | str | None = None,
+    noise: NoiseParams | None = None,
+    noise_reduction_applied: float | None = None,
+    extra_bits: int = 2,
+    overwrite: bool = False,
+) -> WrittenDng:
+    """Write ``image`` as a DNG that raw converters open.
+
+    Parameters
+    ----------
+    image : RawImage or LinearImage
+        An integer raster is stored exactly; a float32 raster as round(DN * scale), scale = 2**extra_bits, reduced
+        until white_level * scale <= 65535.  Below 0 DN and above 65535 stored it saturates.  A float raster stays
+        float when the source stores floats or, without a source, when its white level is below 255 DN.
+    path : Path
+        The new file.
+    source : Path or None
+        The DNG the image was read from; everything but its raw data is kept byte for byte.  None: a fresh DNG
+        from the image's own metadata.
+    noise : NoiseParams or None
+        Noise that *remains* in ``image`` [DN], written as NoiseProfile.  None: what the source says stays.
+    noise_reduction_applied : float in [0, 1] or None
+        1.0 asks the converter to add no noise reduction by default; None leaves the tag alone.
+    extra_bits : int
+        Bits kept below one DN of a float raster.
+    overwrite : bool
+        Replace ``path``; never the source.
+
+    Returns
+    -------
+    WrittenDng
+
+    Raises
+    ------
+    OutputExistsError
+        ``path`` exists and ``overwrite`` is false, or ``path`` is the file the image came from.
+    UnsupportedRawError
+        ``source`` is damaged, no DNG, or stores another raster.
+    ValueError
+        Values are not finite, or levels cannot be expressed in a DNG.
+
+    Notes
+    -----
+    Digests, RawDataUniqueID and the DNG version tags are brought up to date.  NoiseProfile is normalized to the
+    span from black to white, so the scale does not enter it.
+
+    References
+    ----------
+    DNG 1.7.1 specification; ITU-T T.81 for the lossless JPEG tiles.
+    """
+    path = Path(path)
+    _check_target(path, [Path(p) for p in (source, image.metadata.source) if p is not None], overwrite)
+    notes: list[str] = []
+    if source is not None:
+        original = Path(source).read_bytes()
+        try:
+            tiff = TiffFile.parse(original)
+            keep_float = dng_rewrite.find_raw(tiff).is_float
+            raster = store(dng_rewrite.full_raster(original, image), extra_bits=extra_bits, keep_float=keep_float)
+            noise_tags = noise_entries(image, noise, noise_reduction_applied, tiff.order)
+            data = dng_rewrite.rewrite(original, image, raster, encode_tiles(raster), noise_tags)
+        except UnsupportedRawError as error:
+            raise UnsupportedRawError(f"{source}: {error}") from error
+        form: Form = "rewrite"
+    else:
+        raster = store(image, extra_bits=extra_bits, keep_float=image.white_level < _COARSE_WHITE)
+        noise_tags = noise_entries(image, noise, noise_reduction_applied)
+        name = image.metadata.source.name if image.metadata.source else ""
+        data = dng_fresh.build(image, raster, encode_tiles(raster), noise_tags, name, notes)
+        form = "fresh mosaic" if isinstance(image, RawImage) else "fresh linear"
+    _write_atomically(path, data)
+    return WrittenDng(path, form, raster.scale, len(data), raster.saturated, tuple(notes))
+
+
+def _check_target(path: Path, inputs: list[Path], overwrite: bool) -> None:
+    if not path.exists():
+        return
+    if any(p.exists() and path.samefile(p) for p in inputs):
+        raise OutputExistsError(f"{path} is the file the image came from, which is never replaced; name another.")
+    if not overwrite:
+        raise OutputExistsError(f"{path} exists; name another file or ask to overwrite it.")
+
+
+def _write_atomically(path: Path, data: bytes | bytearray) -> None:
+    """The whole file or none: written under a temporary name in the same folder, synced, renamed."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,242 @@
+"""A DNG from nothing but an image: thumbnail, EXIF, color and raw data.
+
+Layout: header, thumbnail, EXIF directory, raw directory (SubIFD), IFD 0, then the tiles on 16-byte boundaries, so
+that a later rewrite can cut the old raw data off the end.  Every tag written is listed here; what the image does
+not record is left out, except two things without which readers refuse a color file:
+
+* color matrix: when none is known, camera color divided by its neutral is taken as linear sRGB,
+  ColorMatrix1 = diag(neutral) * XYZ-to-sRGB(D65).  Grays are right, colors uncalibrated.
+* as-shot neutral: when none is known, (1, 1, 1).
+
+Both are reported in the result's notes.
+
+References: DNG 1.7.1 specification, chapters 2 to 4; Exif 2.31; IEC 61966-2-1 (matrix).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawkit.errors import UnsupportedRawError
+from rawkit.raw.digest import new_raw_image_digest
+from rawkit.raw.dng_raster import (
+    CFA_PHOTOMETRIC,
+    LINEAR_RAW,
+    StoredRaster,
+    black_entries,
+    cfa_entries,
+    check_size,
+    layout_entries,
+)
+from rawkit.raw.image import AnyRaw, LinearImage, Metadata, RawImage
+from rawkit.raw.tiff import ASCII, BYTE, DOUBLE, LONG, RATIONAL, SHORT, SRATIONAL, UNDEFINED, Entry, serialize_ifd
+
+_XYZ_TO_SRGB = np.array(
+    [[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]]
+)  # IEC 61966-2-1
+_D65 = 21  # Exif LightSource
+_THUMBNAIL = 256  # pixels, longer side
+_THUMBNAIL_GAMMA = 2.2
+_MATRIX_DENOMINATOR = 10_000
+_CROP_MARGIN = 4  # pixels that demosaicing needs around the default crop
+_TILE_ALIGN = 16
+_ISO_OVERFLOW = 65535  # Exif: the ISO tag is a SHORT, this value sends the reader to another tag
+_RECOMMENDED_EXPOSURE_INDEX = 2  # Exif SensitivityType
+_OPCODE_TAGS = {"OpcodeList1": 51008, "OpcodeList2": 51009, "OpcodeList3": 51022}
+_DNG_VERSION = (1, 4, 0, 0)
+_BACKWARD_LOSSLESS, _BACKWARD_FLOAT = (1, 1, 0, 0), (1, 4, 0, 0)
+_SOFTWARE = "rawkit"
+
+
+def build(
+    image: AnyRaw, raster: StoredRaster, tiles: list[bytes], noise_tags: list[Entry], name: str, notes: list[str]
+) -> bytearray:
+    """The whole file.
+
+    Parameters
+    ----------
+    image : RawImage or LinearImage
+    raster, tiles
+        What to store; see ``rawkit.raw.dng_raster``.
+    noise_tags : list of Entry
+        NoiseProfile and NoiseReductionApplied, little-endian.
+    name : str
+        OriginalRawFileName; empty to leave it out.
+    notes : list of str
+        Remarks for the user are appended.
+    """
+    if raster.planes not in (1, 3):
+        raise UnsupportedRawError(f"a fresh DNG has 1 or 3 color planes, the image has {raster.planes}.")
+    small = _thumbnail(image)
+    data = bytearray(b"II*\0\0\0\0\0") + small.tobytes()
+
+    def place(entries: list[Entry]) -> tuple[int, dict[int, int]]:
+        data.extend(bytes(len(data) % 2))
+        at = len(data)
+        block, positions = serialize_ifd(entries, at)
+        data.extend(block)
+        return at, positions
+
+    exif_at, _ = place(_exif(image.metadata, notes))
+    raw_at, positions = place(_raw_entries(image, raster, tiles, noise_tags))
+    first = _first_entries(image, raster, name, notes)
+    first += [Entry.make(330, LONG, raw_at), Entry.make(34665, LONG, exif_at), *_thumbnail_entries(small)]
+    first_at, _ = place(first)
+    struct.pack_into("<I", data, 4, first_at)
+
+    offsets = []
+    for tile in tiles:
+        data.extend(bytes(-len(data) % _TILE_ALIGN))
+        offsets.append(len(data))
+        data.extend(tile)
+        check_size(len(data))
+    struct.pack_into(f"<{len(offsets)}I", data, positions[324], *offsets)
+    return data
+
+
+def _raw_entries(image: AnyRaw, raster: StoredRaster, tiles: list[bytes], noise_tags: list[Entry]) -> list[Entry]:
+    height, width = raster.samples.shape[:2]
+    mosaic = isinstance(image, RawImage) and image.cfa.shape != (1, 1)
+    top, left, bottom, right = (image.active_area if isinstance(image, RawImage) else None) or (0, 0, height, width)
+    margin = _CROP_MARGIN if mosaic and min(bottom - top, right - left) > 4 * _CROP_MARGIN else 0
+    crop = (right - left - 2 * margin, bottom - top - 2 * margin)
+    entries = [
+        *layout_entries(raster, map(len, tiles)),
+        Entry.make(262, SHORT, CFA_PHOTOMETRIC if mosaic else LINEAR_RAW),
+        *black_entries(image.black, raster.scale, raster.planes),
+        Entry.make(50717, LONG, [raster.white_level] * raster.planes),
+        Entry.make(50718, RATIONAL, [(1, 1), (1, 1)]),
+        Entry.make(50719, LONG, [margin, margin]),
+        Entry.make(50720, LONG, list(crop)),
+        Entry.make(50829, LONG, [top, left, bottom, right]),
+    ]
+    if isinstance(image, RawImage) and mosaic:
+        entries += [*cfa_entries(image), Entry.make(50710, BYTE, bytes((0, 1, 2))), Entry.make(50711, SHORT, 1)]
+    if image.metadata.noise_profile and not any(e.tag == 51041 for e in noise_tags):
+        pairs = image.metadata.noise_profile
+        noise_tags = [*noise_tags, Entry.make(51041, DOUBLE, [value for pair in pairs for value in pair])]
+    entries += noise_tags
+    for key, opcodes in image.metadata.opcode_lists.items():
+        entries.append(Entry.make(_OPCODE_TAGS[key], UNDEFINED, opcodes))
+    return entries
+
+
+def _first_entries(image: AnyRaw, raster: StoredRaster, name: str, notes: list[str]) -> list[Entry]:
+    meta = image.metadata
+    digest = new_raw_image_digest(raster.samples)
+    entries = [
+        Entry.make(274, SHORT, meta.orientation),
+        Entry.make(305, ASCII, _SOFTWARE),
+        Entry.make(50706, BYTE, bytes(_DNG_VERSION)),
+        Entry.make(50707, BYTE, bytes(_BACKWARD_FLOAT if raster.is_float else _BACKWARD_LOSSLESS)),
+        Entry.make(50708, ASCII, meta.unique_camera_model or meta.camera()),
+        Entry.make(50781, BYTE, digest),  # the same identity for the same raw data
+        Entry.make(51111, BYTE, digest),
+    ]
+    texts = {271: meta.make, 272: meta.model, 306: _exif_time(meta.datetime, []), 50735: meta.serial, 50827: name}
+    entries += [Entry.make(tag, ASCII, text) for tag, text in texts.items() if text]
+    if meta.baseline_exposure is not None:
+        entries.append(Entry.make(50730, SRATIONAL, [_fixed(meta.baseline_exposure)]))
+    if raster.planes == 3 or (isinstance(image, RawImage) and image.cfa.shape != (1, 1)):
+        entries += _color_entries(meta, notes)
+    return entries
+
+
+def _color_entries(meta: Metadata, notes: list[str]) -> list[Entry]:
+    """AsShotNeutral, ColorMatrix1 (2) and CalibrationIlluminant1 (2)."""
+    neutral = meta.as_shot_neutral
+    if neutral is None:
+        neutral = (1.0, 1.0, 1.0)
+        notes.append("the white balance is not recorded: AsShotNeutral is 1, 1, 1.")
+    if len(neutral) != 3:
+        raise UnsupportedRawError(f"a fresh DNG has 3 colors, the as-shot neutral has {len(neutral)}.")
+    matrices = meta.color_matrices[:2]
+    if not matrices:
+        matrices = ((_D65, np.diag(neutral) @ _XYZ_TO_SRGB),)
+        notes.append("no color matrix is known: white-balanced camera color is taken as linear sRGB.")
+    entries = [Entry.make(50728, RATIONAL, [(round(n * 1_000_000), 1_000_000) for n in neutral])]
+    for k, (illuminant, matrix) in enumerate(matrices):
+        entries.append(Entry.make(50721 + k, SRATIONAL, [_fixed(v) for v in np.ravel(matrix)]))
+        entries.append(Entry.make(50778 + k, SHORT, illuminant))
+    return entries
+
+
+def _fixed(value: float) -> tuple[int, int]:
+    return round(float(value) * _MATRIX_DENOMINATOR), _MATRIX_DENOMINATOR
+
+
+def _ratio(value: float) -> tuple[int, int]:
+    """Exposure time, aperture or focal length as 1/n or with six digits."""
+    if 0 < value < 1 and abs(1 / value - round(1 / value)) < 1e-3 / value:
+        return 1, round(1 / value)
+    return round(value * 1_000_000), 1_000_000
+
+
+def _exif(meta: Metadata, notes: list[str]) -> list[Entry]:
+    entries = [Entry.make(36864, UNDEFINED, b"0231")]
+    ratios = {33434: meta.exposure_time, 33437: meta.aperture, 37386: meta.focal_length}
+    entries += [Entry.make(tag, RATIONAL, [_ratio(v)]) for tag, v in ratios.items() if v is not None]
+    texts = {36867: _exif_time(meta.datetime, notes), 42033: meta.serial, 42036: meta.lens}
+    entries += [Entry.make(tag, ASCII, text) for tag, text in texts.items() if text]
+    if meta.iso is not None:
+        iso = round(meta.iso)
+        entries.append(Entry.make(34855, SHORT, min(iso, _ISO_OVERFLOW)))
+        if iso >= _ISO_OVERFLOW:
+            entries.append(Entry.make(34864, SHORT, _RECOMMENDED_EXPOSURE_INDEX))
+            entries.append(Entry.make(34866, LONG, iso))
+    return entries
+
+
+def _exif_time(text: str | None, notes: list[str]) -> str | None:
+    """``YYYY:MM:DD HH:MM:SS`` from that or from ISO 8601; None when absent or not a date."""
+    found = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)", text or "")
+    if text and not found:
+        notes.append(f"the date {text!r} is neither EXIF nor ISO 8601 and was left out.")
+    return "{}:{}:{} {}:{}:{}".format(*found.groups()) if found else None
+
+
+def _thumbnail(image: AnyRaw) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8, at most 256 pixels: block means, white balance, gamma 1/2.2; no color matrix."""
+    rows, cols = image.cfa.shape if isinstance(image, RawImage) else (1, 1)
+    signal = image.signal()
+    height, width = signal.shape[:2]
+    block = -(-max(height, width) // _THUMBNAIL)
+    tall, wide = (min(-(-block // n) * n, size // n * n) for n, size in ((rows, height), (cols, width)))
+    h, w = height // tall, width // wide
+    blocks = signal[: h * tall, : w * wide].reshape(h, tall, w, wide, -1)
+    if isinstance(image, LinearImage):
+        rgb = blocks.mean(axis=(1, 3))
+    else:
+        letters = np.tile(np.array(list(image.cfa.pattern)).reshape(rows, cols), (tall // rows, wide // cols))
+        names = "RGB" if rows * cols > 1 else "Y"
+        means = [
+            (blocks[..., 0] * (letters == c)[None, :, None]).sum(axis=(1, 3)) / (letters == c).sum() for c in names
+        ]
+        rgb = np.stack(means, axis=-1)
+    neutral = image.metadata.as_shot_neutral
+    if neutral is not None and len(neutral) == rgb.shape[2]:
+        rgb = rgb / np.asarray(neutral)
+    span = image.white_level - float(np.mean(image.black_level))
+    display = np.clip(rgb / span, 0, 1) ** (1 / _THUMBNAIL_GAMMA)
+    return np.ascontiguousarray(np.broadcast_to(np.round(255 * display), (h, w, 3)).astype(np.uint8))
+
+
+def _thumbnail_entries(small: NDArray[np.uint8]) -> list[Entry]:
+    height, width = small.shape[:2]
+    return [
+        Entry.make(254, LONG, 1),
+        Entry.make(256, LONG, width),
+        Entry.make(257, LONG, height),
+        Entry.make(258, SHORT, [8, 8, 8]),
+        Entry.make(259, SHORT, 1),
+        Entry.make(262, SHORT, 2),
+        Entry.make(273, LONG, 8),
+        Entry.make(277, SHORT, 3),
+        Entry.make(278, LONG, height),
+        Entry.make(279, LONG, small.size),
+        Entry.make(284, SHORT, 1),
+    ]
