@@ -75,7 +75,8 @@ class StoredRaster:
     @property
     def tile_shape(self) -> tuple[int, int]:
         """Rows and columns of a tile."""
-        rows, cols = (min(_TILE, -(-n // _TILE_STEP) * _TILE_STEP) for n in self.samples.shape[:2])
+        # Never larger than the image: LibRaw 0.22 reports float tiles that are as cut.
+        rows, cols = (min(_TILE, max(1, n // _TILE_STEP) * _TILE_STEP) for n in self.samples.shape[:2])
         return rows, cols
 
 
