@@ -1,0 +1,502 @@
+"""The ``rawkit`` command.  Each command parses, calls one public function and prints; there is no science here.
+
+Exit codes: 0 all done; 1 some files failed; 2 the command cannot be carried out as given; 3 nothing failed, but
+outputs that exist already were left alone; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import rawkit
+from rawkit.errors import OutputExistsError, RawkitError
+
+FAILED, USAGE, SKIPPED, INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="rawkit",
+    help="Camera raw noise: calibrate a sensor, denoise a raw file, make realistic noisy raws.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Iso = Annotated[float | None, typer.Option("--iso", help="ISO, for files that do not record it.")]
+Black = Annotated[str | None, typer.Option("--black-level", help="Black level [DN]: one number, or R,Gr,Gb,B.")]
+White = Annotated[float | None, typer.Option("--white-level", help="White level [DN], black included.")]
+Cfa = Annotated[str | None, typer.Option("--cfa", help="Color filter array: RGGB, BGGR, GRBG, GBRG or MONO.")]
+Size = Annotated[str | None, typer.Option("--size", help="WIDTHxHEIGHT of a headless .raw file.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="Samples of a headless .raw file: <u2, >u2, u1, <f4.")]
+ProfileFile = Annotated[Path | None, typer.Option("--profile", help="Camera profile made by 'rawkit calibrate'.")]
+Camera = Annotated[str | None, typer.Option("--camera", help="Look the noise up under this camera name.")]
+Darktable = Annotated[Path | None, typer.Option("--darktable", help="Path of darktable's noiseprofiles.json.")]
+BaseIso = Annotated[float, typer.Option("--base-iso", help="ISO at which the amplification is 1.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+Folder = Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the results.")]
+
+
+class OutputFormat(StrEnum):
+    """What 'denoise' writes."""
+
+    dng = "dng"
+    linear_dng = "linear-dng"
+    tiff = "tiff"
+
+
+def main() -> None:
+    """Entry point: every error of ours becomes one line and an exit code."""
+    try:
+        app()
+    except RawkitError as error:
+        stop(str(error), FAILED)
+    except KeyboardInterrupt:
+        stop("interrupted; files that were finished are whole, the others do not exist.", INTERRUPTED)
+
+
+def stop(message: str, code: int) -> NoReturn:
+    """Print one line to stderr and leave."""
+    err.print("rawkit: " + " ".join(message.split()), markup=False, highlight=False)
+    sys.exit(code)
+
+
+def print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=1, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists, paths as text, for JSON."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+@contextmanager
+def progress_bar(text: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress callback (done, total); silent for machines."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class FileOptions:
+    """What the user says about files that do not say it themselves."""
+
+    def __init__(self, iso: float | None, black: str | None, white: float | None, cfa: str | None, size: str | None,
+                 dtype: str | None) -> None:  # fmt: skip
+        try:
+            levels = None if black is None else [float(part) for part in black.split(",")]
+            width, height = (None, None) if size is None else (int(part) for part in size.lower().split("x"))
+        except ValueError:
+            stop(f"--black-level takes numbers ({black}), --size takes WIDTHxHEIGHT ({size}).", USAGE)
+        if levels is not None and len(levels) not in (1, 3, 4):
+            stop(f"--black-level takes one number, or one per phase; found {len(levels)}.", USAGE)
+        self.levels = None if levels is None else levels[0] if len(levels) == 1 else levels
+        self.iso, self.white, self.cfa, self.width, self.height, self.dtype = iso, white, cfa, width, height, dtype
+
+    def read(self, path: Path) -> Any:
+        spec = None
+        if self.width is not None or self.dtype is not None:
+            spec = rawkit.MosaicSpec(width=self.width, height=self.height, dtype=self.dtype)
+        return rawkit.read_raw(
+            path, iso=self.iso, black_level=self.levels, white_level=self.white, cfa=self.cfa, mosaic=spec
+        )
+
+
+def check_inputs(files: list[Path]) -> list[Path]:
+    """Files as given, folders replaced by the files in them."""
+    found: list[Path] = []
+    for path in files:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+            if not inside:
+                stop(f"{path} holds no files.", USAGE)
+            found += [p for p in inside if p.suffix.lower() != ".json"]
+        elif path.is_file():
+            found.append(path)
+        else:
+            stop(f"{path} is not there.", USAGE)
+    return found
+
+
+def finish(results: list[dict[str, Any]], *, as_json: bool, verb: str) -> None:
+    """Print the summary of a batch and leave with its exit code."""
+    failed = [r for r in results if r["status"] == "failed"]
+    skipped = [r for r in results if r["status"] == "skipped"]
+    if as_json:
+        print_json({"files": results, "done": len(results) - len(failed) - len(skipped), "skipped": len(skipped),
+                    "failed": len(failed)})  # fmt: skip
+    else:
+        for result in failed + skipped:
+            err.print(f"rawkit: {result['status']}: {result['reason']}", markup=False, highlight=False)
+        if len(results) > 1:
+            done = len(results) - len(failed) - len(skipped)
+            out.print(f"{done} {verb}, {len(skipped)} skipped, {len(failed)} failed")
+    sys.exit(FAILED if failed else SKIPPED if skipped else 0)
+
+
+def run_batch(files: list[Path], work: Callable[[Path], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Do the work on every file; one bad file does not stop the others."""
+    results = []
+    for path in files:
+        try:
+            results.append({"input": str(path), "status": "done", **work(path)})
+        except OutputExistsError as error:
+            results.append({"input": str(path), "status": "skipped", "reason": str(error)})
+        except (RawkitError, OSError, MemoryError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            results.append({"input": str(path), "status": "failed", "reason": reason})
+    return results
+
+
+def noise_numbers(image: Any, found: Any) -> dict[str, Any]:
+    """Noise parameters of a picture, for people and machines."""
+    import numpy as np
+
+    count = len(image.phases)
+    return {
+        "source": found.kind,
+        "description": found.description,
+        "phases": list(image.phases),
+        "system_gain": np.broadcast_to(np.asarray(found.params.system_gain, float).reshape(-1), (count,)).tolist(),
+        "read_var": np.broadcast_to(np.asarray(found.params.read_var, float).reshape(-1), (count,)).tolist(),
+        "origin": found.params.origin,
+    }
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A raw file.")],
+    iso: Iso = None,
+    black_level: Black = None,
+    white_level: White = None,
+    cfa: Cfa = None,
+    size: Size = None,
+    dtype: Dtype = None,
+    profile: ProfileFile = None,
+    camera: Camera = None,
+    darktable: Darktable = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print what a raw file records, and the noise parameters that would be used for it.
+
+    Example: `rawkit inspect IMG_0001.dng --json`
+    """
+    check_inputs([file])
+    image = FileOptions(iso, black_level, white_level, cfa, size, dtype).read(file)
+    meta = image.metadata
+    active = getattr(image, "active_area", None)
+    pixels = image.mosaic if isinstance(image, rawkit.RawImage) else image.pixels
+    facts: dict[str, Any] = {
+        "file": str(file),
+        "format": meta.file_format,
+        "decoder": meta.decoder,
+        "camera": meta.camera(),
+        "make": meta.make,
+        "model": meta.model,
+        "serial": meta.serial,
+        "kind": "mosaic" if isinstance(image, rawkit.RawImage) else "linear (demosaiced)",
+        "cfa": str(image.cfa) if isinstance(image, rawkit.RawImage) else None,
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "dtype": str(pixels.dtype),
+        "active_area": active,
+        "black_level": dict(zip(image.phases, image.black_level, strict=True)),
+        "white_level": image.white_level,
+        "iso": meta.iso,
+        "exposure_time": meta.exposure_time,
+        "aperture": meta.aperture,
+        "focal_length": meta.focal_length,
+        "lens": meta.lens,
+        "datetime": meta.datetime,
+        "orientation": meta.orientation,
+        "as_shot_neutral": meta.as_shot_neutral,
+        "color_matrices": [{"light_source": light, "xyz_to_camera": matrix} for light, matrix in meta.color_matrices],
+        "noise_profile": meta.noise_profile,
+        "noise_reduction_applied": meta.noise_reduction_applied,
+        "opcode_lists": {name: len(data) for name, data in meta.opcode_lists.items()},
+        "notes": list(meta.notes),
+    }
+    try:
+        facts["noise"] = noise_numbers(image, rawkit.find_noise(image, profile=profile, camera=camera, darktable=darktable))
+    except RawkitError as error:
+        facts["noise"] = None
+        facts["noise_missing"] = str(error)
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in facts.items():
+        if key in ("noise", "noise_missing", "make", "model") or value in (None, [], {}, ()):
+            continue
+        table.add_row(key.replace("_", " "), json.dumps(value, default=_plain) if not isinstance(value, str) else value)
+    if meta.iso is None:
+        table.add_row("iso", "not recorded; supply it with --iso N")
+    out.print(table)
+    if facts["noise"] is None:
+        out.print(f"noise: {facts['noise_missing']}", markup=False, highlight=False)
+        return
+    noise = facts["noise"]
+    out.print(f"noise: {noise['description']}", markup=False, highlight=False)
+    for phase, gain, var in zip(noise["phases"], noise["system_gain"], noise["read_var"], strict=True):
+        out.print(f"  {phase:<2}  K = {gain:.5g} DN/e-   read noise = {var**0.5:.4g} DN = {var**0.5 / gain:.3g} e-")
+
+
+@app.command()
+def gain(
+    iso: Annotated[float | None, typer.Argument(help="ISO.")] = None,
+    db: Annotated[float | None, typer.Option("--db", help="Amplification in dB.")] = None,
+    multiple: Annotated[float | None, typer.Option("--multiple", help="Amplification as a factor.")] = None,
+    stops: Annotated[float | None, typer.Option("--stops", help="Amplification in stops.")] = None,
+    base_iso: BaseIso = 100.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Convert ISO, dB, multiple and stops into each other.
+
+    Example: `rawkit gain 6400`, or `rawkit gain --db 36 --base-iso 160`
+    """
+    given = [v for v in (iso, db, multiple, stops) if v is not None]
+    if len(given) != 1:
+        stop(f"give exactly one of ISO, --db, --multiple, --stops; found {len(given)}.", USAGE)
+    try:
+        if iso is not None:
+            value = rawkit.Gain.from_iso(iso, base_iso=base_iso)
+        elif db is not None:
+            value = rawkit.Gain.from_db(db, base_iso=base_iso)
+        elif multiple is not None:
+            value = rawkit.Gain(multiple, base_iso)
+        else:
+            value = rawkit.Gain.from_stops(stops, base_iso=base_iso)
+    except ValueError as error:
+        stop(str(error), USAGE)
+    numbers = {name: float(getattr(value, name)) for name in ("iso", "multiple", "db", "stops")}
+    if as_json:
+        print_json(numbers)
+    else:
+        out.print("ISO {iso:g} = {multiple:g}x = {db:.2f} dB = {stops:.4g} stops".format(**numbers), highlight=False)
+
+
+@app.command()
+def calibrate(
+    frames: Annotated[Path, typer.Argument(help="Folder of flats and darks, a manifest.csv, or an EMVA 1288 descriptor.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Profile to write (JSON).")],
+    make: Annotated[str | None, typer.Option("--make", help="Camera maker, if the files do not tell.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Camera model, if the files do not tell.")] = None,
+    base_iso: BaseIso = 100.0,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure a camera's noise from flats and darks and write its profile.
+
+    Example: `rawkit calibrate frames/ -o my_camera.json`
+    """
+    if output.exists() and not overwrite:
+        stop(f"{output} exists; use --overwrite to replace it.", USAGE)
+    try:
+        found = rawkit.FrameSet.open(frames, base_iso=base_iso)
+    except RawkitError as error:
+        stop(str(error), USAGE)
+    with progress_bar("measuring frames", quiet=as_json) as progress:
+        result = rawkit.calibrate(found, make=make, model=model, base_iso=base_iso, progress=progress)
+    result.profile.save(output, overwrite=overwrite)
+    if as_json:
+        print_json({"profile": str(output), "left_out": [[str(p), why] for p, why in result.left_out],
+                    "remarks": result.remarks, **result.profile.to_dict()})  # fmt: skip
+        return
+    table = Table("ISO", "phase", "K [DN/e-]", "+-", "read noise [DN]", "+-", "[e-]", box=None, pad_edge=False)
+    for number, params in result.profile.noise.table:
+        for p, phase in enumerate(result.profile.phases):
+            k, v = params.system_gain[p], params.read_var[p]
+            table.add_row(f"{number:g}", phase, f"{k:.5g}", f"{params.system_gain_se[p]:.2g}", f"{v**0.5:.4f}",
+                          f"{params.read_var_se[p] / (2 * v**0.5):.2g}", f"{v**0.5 / k:.3f}")  # fmt: skip
+    out.print(table)
+    for remark in result.remarks:
+        out.print(f"note: {remark}", markup=False, highlight=False)
+    for path, why in result.left_out:
+        out.print(f"left out: {path.name}: {why}", markup=False, highlight=False)
+    out.print(f"{output} written: {result.profile.name}, {len(found.frames)} frames", markup=False, highlight=False)
+
+
+@app.command()
+def denoise(
+    files: Annotated[list[Path], typer.Argument(help="Raw files, or folders of them.")],
+    output: Folder = None,
+    profile: ProfileFile = None,
+    camera: Camera = None,
+    darktable: Darktable = None,
+    model: Annotated[str, typer.Option("--model", help="Denoiser to use.")] = "classical",
+    strength: Annotated[float, typer.Option("--strength", min=0.0, help="Times the noise; 0 changes nothing.")] = 1.0,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    format: Annotated[OutputFormat, typer.Option("--format", help="What to write.")] = OutputFormat.dng,
+    iso: Iso = None,
+    black_level: Black = None,
+    white_level: White = None,
+    cfa: Cfa = None,
+    size: Size = None,
+    dtype: Dtype = None,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Remove the noise of raw files; each result is a raw file again, `<stem>_denoised.dng`.
+
+    Example: `rawkit denoise *.dng -o clean/ --profile my_camera.json`
+    """
+    options = FileOptions(iso, black_level, white_level, cfa, size, dtype)
+    inputs = check_inputs(files)
+    try:
+        denoiser = rawkit.Denoiser.load(model, device=device)
+    except ValueError as error:
+        stop(str(error), USAGE)
+
+    def one(path: Path) -> dict[str, Any]:
+        suffix = ".tif" if format is OutputFormat.tiff else ".dng"
+        target = (output or path.parent) / f"{path.stem}_denoised{suffix}"
+        if target.exists() and not overwrite:
+            raise OutputExistsError(f"{target} exists; use --overwrite to replace it, or another folder with -o.")
+        image = options.read(path)
+        found = rawkit.find_noise(image, profile=profile, camera=camera, darktable=darktable)
+        result: dict[str, Any] = {"output": str(target), "noise": noise_numbers(image, found)}
+        if dry_run:
+            result["status"] = "would be done"
+        else:
+            with progress_bar(path.name, quiet=as_json) as progress:
+                clean = denoiser(image, found.params, strength=strength, progress=progress)
+            left = denoiser.remaining_variance(strength)
+            result |= _write(clean, target, path, format, found.params, left, overwrite)
+        if not as_json:
+            verb = "would write" if dry_run else "->"
+            out.print(f"{path.name} {verb} {target}  (noise: {found.description})", markup=False, highlight=False)
+        return result
+
+    finish(run_batch(inputs, one), as_json=as_json, verb="planned" if dry_run else "denoised")
+
+
+def _write(
+    clean: Any, target: Path, source: Path, format: OutputFormat, params: Any, left: float, overwrite: bool
+) -> dict[str, Any]:
+    """Write a denoised image in the chosen format; ``left`` is the share of the noise variance that remains."""
+    from rawkit.raw.develop import demosaic
+    from rawkit.raw.dng import is_dng
+    from rawkit.raw.tiff_export import write_linear_tiff
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if format is OutputFormat.tiff:
+        write_linear_tiff(clean, target, overwrite=overwrite)
+        return {}
+    fresh = format is OutputFormat.linear_dng and isinstance(clean, rawkit.RawImage)
+    if fresh:
+        clean = demosaic(clean)
+    remaining = replace(params, system_gain=params.system_gain * left, read_var=params.read_var * left) if left else None
+    written = rawkit.write_dng(
+        clean,
+        target,
+        source=source if is_dng(source) and not fresh else None,
+        noise=None if fresh else remaining,
+        noise_reduction_applied=1.0,
+        overwrite=overwrite,
+    )
+    return {"form": written.form, "scale": written.scale, "bytes": written.size, "notes": list(written.notes)}
+
+
+@app.command()
+def synthesize(
+    files: Annotated[list[Path], typer.Argument(help="Clean pictures: raw files or photographs (PNG, JPEG, TIFF).")],
+    profile: ProfileFile = None,
+    iso: Annotated[float | None, typer.Option("--iso", help="ISO to simulate.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same noise.")] = 0,
+    output: Folder = None,
+    camera: Camera = None,
+    darktable: Darktable = None,
+    exposure: Annotated[float, typer.Option("--exposure", help="Light on the sensor; 1 = white just clips.")] = 1.0,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the noisy raw file that a camera would have taken of a clean picture.
+
+    Example: `rawkit synthesize clean.png --profile my_camera.json --iso 3200 --seed 7 -o noisy/`
+    """
+    if iso is None:
+        stop("say which ISO to simulate: --iso N.", USAGE)
+    inputs = check_inputs(files)
+    from rawkit.demo import synthesize_file
+
+    def one(path: Path) -> dict[str, Any]:
+        target = (output or path.parent) / f"{path.stem}_iso{iso:g}_seed{seed}.dng"
+        description = synthesize_file(path, target, profile=profile, camera=camera, darktable=darktable, iso=iso, seed=seed,
+                                      exposure=exposure, overwrite=overwrite)  # fmt: skip
+        if not as_json:
+            out.print(f"{path.name} -> {target}  (noise: {description})", markup=False, highlight=False)
+        return {"output": str(target), "noise": description}
+
+    finish(run_batch(inputs, one), as_json=as_json, verb="made")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the page and the files.")] = Path("demo-output"),
+    input: Annotated[Path | None, typer.Option("--input", help="Denoise this raw file instead of simulated ones.")] = None,
+    profile: ProfileFile = None,
+    camera: Camera = None,
+    darktable: Darktable = None,
+    iso: Iso = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Calibrate a simulated camera, denoise its pictures, and show both on one page.
+
+    Example: `rawkit demo`, or `rawkit demo --input IMG_0001.dng`
+    """
+    from rawkit.demo import demo_on_file, demo_on_simulation
+
+    if input is not None:
+        check_inputs([input])
+        image = FileOptions(iso, None, None, None, None, None).read(input)
+        found = rawkit.find_noise(image, profile=profile, camera=camera, darktable=darktable)
+        with progress_bar(input.name, quiet=as_json) as progress:
+            summary = demo_on_file(image, found, output, progress=progress)
+    else:
+        with progress_bar("simulated camera", quiet=as_json) as progress:
+            summary = demo_on_simulation(output, progress=progress)
+    if as_json:
+        print_json(summary)
+        return
+    if "calibration" in summary:
+        table = Table("ISO", "phase", "K true", "K measured", "+-", "read noise true", "measured", "+-", box=None)
+        for row in summary["calibration"]:
+            table.add_row(f"{row['iso']:g}", row["phase"], f"{row['gain_true']:.4f}", f"{row['gain']:.4f}",
+                          f"{row['gain_se']:.4f}", f"{row['read_true']:.3f}", f"{row['read']:.3f}", f"{row['read_se']:.3f}")  # fmt: skip
+        out.print(table)
+    for row in summary["pictures"]:
+        psnr = f"PSNR {row['psnr_before']:.2f} -> {row['psnr_after']:.2f} dB" if "psnr_before" in row else row["noise"]
+        out.print(f"{row['picture']}: {psnr}", highlight=False)
+    out.print(f"\nopen {summary['page']}", markup=False, highlight=False)
+
+
+@app.command()
+def version(as_json: JsonFlag = False) -> None:
+    """Print rawkit's version.
+
+    Example: `rawkit version --json`
+    """
+    if as_json:
+        print_json({"version": rawkit.__version__})
+    else:
+        out.print(rawkit.__version__, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

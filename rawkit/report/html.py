@@ -1,0 +1,105 @@
+"""Self-contained HTML pages: no request leaves the file, and its policy forbids any."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fdfdfc; --line: #d8d8d4; --soft: #6b6b66; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e6e1; --paper: #1b1c1e; --line: #3a3b3d; --soft: #a3a19b; } }
+body { margin: 0 auto; max-width: 60rem; padding: 1rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
+p.note, figcaption { color: var(--soft); font-size: 0.9rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
+th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+figure { margin: 1.5rem 0; }
+figure svg { max-width: 100%; height: auto; background: #fff; }
+.compare { position: relative; display: inline-block; max-width: 100%; --cut: 50%; }
+.compare img { display: block; max-width: 100%; image-rendering: pixelated; }
+.compare img.after { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--cut)); }
+.compare::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--cut); width: 2px; margin-left: -1px;
+  background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
+.compare input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
+.compare:focus-within { outline: 3px solid #3b82f6; outline-offset: 2px; }
+"""
+
+_SCRIPT = """
+for (const slider of document.querySelectorAll('.compare input'))
+  slider.addEventListener('input', () => slider.parentElement.style.setProperty('--cut', slider.value + '%'));
+"""
+
+
+def page(title: str, blocks: Sequence[str]) -> str:
+    """A whole HTML document from its blocks."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style></head>\n<body>\n<h1>{html.escape(title)}</h1>\n"
+        + "\n".join(blocks)
+        + f"\n<script>{_SCRIPT}</script>\n</body></html>\n"
+    )
+
+
+def heading(text: str) -> str:
+    return f"<h2>{html.escape(text)}</h2>"
+
+
+def paragraph(text: str, *, note: bool = False) -> str:
+    return f"<p{' class=note' if note else ''}>{html.escape(text)}</p>"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of ready text; the first column names the row."""
+    head = "".join(f"<th>{html.escape(h)}</th>" for h in headers)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def figure_block(figure: Figure, caption: str) -> str:
+    """A matplotlib figure as inline SVG."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    prefix = f"f{zlib.crc32(svg.encode()):08x}-"  # ids of several figures on one page must differ
+    svg = re.sub(r'(id="|href="#|url\(#)', lambda m: m.group(1) + prefix, svg)
+    return f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _data_uri(image: np.ndarray) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="WEBP", quality=92, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def comparison(before: np.ndarray, after: np.ndarray, caption: str) -> str:
+    """Two (H, W, 3) uint8 pictures of one size under a slider: before on the left, after on the right."""
+    if before.shape != after.shape:
+        raise ValueError(f"before {before.shape} and after {after.shape} must have one size.")
+    height, width = before.shape[:2]
+    size = f'width="{width}" height="{height}" style="height:auto"'
+    return (
+        f'<figure><div class="compare"><img {size} alt="before: noisy" src="{_data_uri(before)}">'
+        f'<img class="after" {size} alt="after: denoised" src="{_data_uri(after)}">'
+        '<input type="range" min="0" max="100" step="0.5" value="50" aria-label="share of the noisy picture shown"></div>'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
