@@ -1,0 +1,39 @@
+# Everything happens in .venv in this folder; Python 3.11 or newer and make are all that is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+endif
+
+.PHONY: setup demo test lint bench docs clean
+
+setup: .venv/.base
+
+.venv/.base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/.dev: .venv/.base
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,torch]"
+	@touch $@
+
+demo: .venv/.base
+	$(BIN)/rawkit demo -o demo-output
+
+test: .venv/.dev
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+bench: .venv/.dev
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: .venv/.dev
+	$(BIN)/python docs/cli_reference.py > docs/cli.md
+
+clean:
+	rm -rf .venv demo-output build dist
