@@ -10,7 +10,9 @@ Three kinds of file, one result: linear digital numbers with black included, and
 
 Levels of a DNG are those of the specification's model (chapter 5): BlackLevel (repeating, from the active
 area's top-left pixel) + BlackLevelDeltaH + BlackLevelDeltaV; WhiteLevel with its stated default of 2^bits - 1
-for integers and 1.0 for floats.  Nothing else has a default.
+for integers and 1.0 for floats.  Nothing else has a default.  Values stored on a curve (lossy DNGs) are made
+linear by the LinearizationTable and by the value curves at the head of OpcodeList2; what has been applied is
+taken out of ``metadata.opcode_lists``.
 
 References: DNG 1.7.1 specification, chapters 4 and 5; LibRaw 0.22 API.
 """
@@ -27,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawkit.errors import MetadataError, RawkitError, UnsupportedRawError
-from rawkit.raw import dng_pixels, mosaic
+from rawkit.raw import dng_pixels, mosaic, opcodes
 from rawkit.raw.dng_pixels import integer, integers, numbers
 from rawkit.raw.image import CFA, BlackLevel, LinearImage, Metadata, RawImage
 from rawkit.raw.metadata import dng_metadata, exif_metadata
@@ -191,12 +193,29 @@ def _read_dng(path: Path, file: TiffFile, **overrides: Any) -> RawImage | Linear
         file_format="DNG",
         decoder=f"rawkit, imagecodecs {imagecodecs.__version__}",
     )
+    top, left, bottom, right = area
+    curves, rest = opcodes.split_curves(metadata.opcode_lists.get("OpcodeList2", opcodes.serialize(())))
+    if curves:
+        linear = opcodes.linearize(raster[top:bottom, left:right], black, white, curves)
+        raster = raster.astype(np.float32)
+        raster[top:bottom, left:right] = linear
+        metadata = _without_curves(metadata, curves, rest)
     if layout.samples == 1:
         return _raw_image(raster, pattern or CFA.mono(), area, black, white, metadata, overrides)
-    top, left, bottom, right = area
     if area != (0, 0, layout.height, layout.width):
         metadata = replace(metadata, notes=(*metadata.notes, f"Cropped to the ActiveArea {area}."))
     return _linear_image(raster[top:bottom, left:right], black, white, metadata, overrides)
+
+
+def _without_curves(
+    metadata: Metadata, curves: tuple[opcodes.Opcode, ...], rest: tuple[opcodes.Opcode, ...]
+) -> Metadata:
+    """Metadata whose OpcodeList2 holds only what has not been applied."""
+    lists = {name: data for name, data in metadata.opcode_lists.items() if name != "OpcodeList2"}
+    if rest:
+        lists["OpcodeList2"] = opcodes.serialize(rest)
+    note = f"Stored on a curve; the first {len(curves)} opcodes of OpcodeList2 were applied to make it linear."
+    return replace(metadata, opcode_lists=lists, notes=(*metadata.notes, note))
 
 
 def _active_area(raw: Ifd, height: int, width: int) -> tuple[int, int, int, int]:

@@ -1,0 +1,168 @@
+"""DNG opcode lists, as far as they decide whether stored values are linear.
+
+Lossy DNGs store values on a curve and undo it with the first opcodes of OpcodeList2.  With u the stored value,
+black removed and divided by its span to [0, 1],
+
+    MapPolynomial (8)   u -> sum_i c_i u^i
+    MapTable (7)        u -> T[round(65535 u)] / 65535, beyond the table's end its last entry
+
+both on the planes and pixels of an area.  ``linearize`` applies those at the head of the list, up to the first
+opcode of another kind, and hands back the rest: a list that has been applied must not be written again.
+Everything else (gain maps, bad pixels, lens corrections) is left to the raw converter.
+
+Opcode lists are big-endian whatever the file: count, then id, version, flags, size and parameters of each.
+
+References: DNG 1.7.1 specification, chapter 7 (opcode list processing).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawkit.errors import UnsupportedRawError
+from rawkit.raw.image import BlackLevel
+
+MAP_TABLE, MAP_POLYNOMIAL = 7, 8
+_MAX_DEGREE = 8  # DNG 1.7.1, MapPolynomial
+_FULL = 65535  # a MapTable's scale
+_BAND = 256  # rows per task
+
+Curve = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Opcode:
+    """One opcode: its number and its whole encoding, header included."""
+
+    number: int
+    data: bytes
+
+    @property
+    def parameters(self) -> bytes:
+        return self.data[16:]
+
+
+def parse(data: bytes) -> tuple[Opcode, ...]:
+    """Opcodes of a list; ``UnsupportedRawError`` when it runs past its end."""
+
+    def opcodes() -> Iterator[Opcode]:
+        (count,) = struct.unpack_from(">I", data)
+        position = 4
+        for _ in range(count):
+            number, _version, _flags, size = struct.unpack_from(">4I", data, position)
+            end = position + 16 + size
+            if end > len(data):
+                raise UnsupportedRawError("an opcode list runs past its end: the file is damaged.")
+            yield Opcode(number, data[position:end])
+            position = end
+
+    try:
+        return tuple(opcodes())
+    except struct.error as error:
+        raise UnsupportedRawError("an opcode list runs past its end: the file is damaged.") from error
+
+
+def serialize(opcodes: tuple[Opcode, ...]) -> bytes:
+    """Inverse of ``parse``."""
+    return struct.pack(">I", len(opcodes)) + b"".join(o.data for o in opcodes)
+
+
+def split_curves(data: bytes) -> tuple[tuple[Opcode, ...], tuple[Opcode, ...]]:
+    """The value curves at the head of a list, and the rest."""
+    opcodes = parse(data)
+    head = next((i for i, o in enumerate(opcodes) if o.number not in (MAP_TABLE, MAP_POLYNOMIAL)), len(opcodes))
+    return opcodes[:head], opcodes[head:]
+
+
+@dataclass(frozen=True)
+class _Area:
+    rows: slice
+    cols: slice
+    planes: range
+
+
+def linearize(
+    pixels: NDArray, black: BlackLevel, white_level: float, curves: tuple[Opcode, ...]
+) -> NDArray[np.float32]:
+    """Apply value curves to the active area.
+
+    Parameters
+    ----------
+    pixels : (H, W) or (H, W, C) [DN, black included]
+    black, white_level
+        The levels of ``pixels``, which the result keeps.
+    curves : tuple of Opcode
+        MapPolynomial and MapTable.
+
+    Returns
+    -------
+    float32 of the same shape [DN, black included], linear; values beyond black and white are not clipped.
+    """
+    span = np.float32(white_level - np.max(black.pattern))
+    steps = [_decode(curve) for curve in curves]
+    linear = black.remove(pixels)
+    image = linear if linear.ndim == 3 else linear[:, :, None]
+
+    def band(top: int) -> None:
+        part = image[top : top + _BAND]
+        part /= span
+        for area, curve in steps:
+            rows = _rows_within(area.rows, top, part.shape[0])
+            for plane in area.planes:
+                if plane < part.shape[2]:
+                    part[rows, area.cols, plane] = curve(part[rows, area.cols, plane])
+        part *= span
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        list(pool.map(band, range(0, image.shape[0], _BAND)))
+    return black.add(linear)
+
+
+def _rows_within(rows: slice, top: int, height: int) -> slice:
+    """The part of a strided slice of image rows that falls into the ``height`` rows from ``top``."""
+    start, step = rows.start, rows.step
+    if start < top:
+        start += -(-(top - start) // step) * step
+    return slice(start - top, max(min(rows.stop - top, height), 0), step)
+
+
+def _decode(opcode: Opcode) -> tuple[_Area, Curve]:
+    data = opcode.parameters
+    try:
+        top, left, bottom, right, plane, planes, row_pitch, col_pitch, count = struct.unpack_from(">9I", data)
+        if row_pitch < 1 or col_pitch < 1 or planes < 1:
+            raise UnsupportedRawError("a value curve has an empty area: the file is damaged.")
+        area = _Area(
+            slice(top, bottom, row_pitch), slice(left, right, col_pitch), range(plane, min(plane + planes, plane + 8))
+        )
+        if opcode.number == MAP_POLYNOMIAL:
+            if count > _MAX_DEGREE:
+                raise UnsupportedRawError(f"a MapPolynomial of degree {count}: the file is damaged.")
+            coefficients = struct.unpack_from(f">{count + 1}d", data, 36)
+            return area, _polynomial(coefficients)
+        if not 1 <= count <= _FULL + 1:
+            raise UnsupportedRawError(f"a MapTable of {count} entries: the file is damaged.")
+        table = np.frombuffer(data, ">u2", count, 36).astype(np.float32) / np.float32(_FULL)
+    except (struct.error, ValueError) as error:
+        raise UnsupportedRawError("a value curve runs past its end: the file is damaged.") from error
+    return area, lambda u: table.take(np.rint(u * _FULL).astype(np.int32), mode="clip")
+
+
+def _polynomial(coefficients: tuple[float, ...]) -> Curve:
+    highest, *others = [np.float32(c) for c in reversed(coefficients)]
+
+    def curve(u: NDArray[np.float32]) -> NDArray[np.float32]:
+        result = np.full_like(u, highest)
+        for c in others:
+            result *= u
+            result += c
+        return result
+
+    return curve
