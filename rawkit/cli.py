@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -87,7 +86,13 @@ def _plain(value: Any) -> Any:
 @contextmanager
 def progress_bar(text: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A progress callback (done, total); silent for machines."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
         task = bar.add_task(text, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -232,7 +237,9 @@ def inspect(
         "notes": list(meta.notes),
     }
     try:
-        facts["noise"] = noise_numbers(image, rawkit.find_noise(image, profile=profile, camera=camera, darktable=darktable))
+        facts["noise"] = noise_numbers(
+            image, rawkit.find_noise(image, profile=profile, camera=camera, darktable=darktable)
+        )
     except RawkitError as error:
         facts["noise"] = None
         facts["noise_missing"] = str(error)
@@ -292,7 +299,9 @@ def gain(
 
 @app.command()
 def calibrate(
-    frames: Annotated[Path, typer.Argument(help="Folder of flats and darks, a manifest.csv, or an EMVA 1288 descriptor.")],
+    frames: Annotated[
+        Path, typer.Argument(help="Folder of flats and darks, a manifest.csv, or an EMVA 1288 descriptor.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Profile to write (JSON).")],
     make: Annotated[str | None, typer.Option("--make", help="Camera maker, if the files do not tell.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Camera model, if the files do not tell.")] = None,
@@ -401,12 +410,14 @@ def _write(
     fresh = format is OutputFormat.linear_dng and isinstance(clean, rawkit.RawImage)
     if fresh:
         clean = demosaic(clean)
-    remaining = replace(params, system_gain=params.system_gain * left, read_var=params.read_var * left) if left else None
+    remaining = (
+        replace(params, system_gain=params.system_gain * left, read_var=params.read_var * left) if left else None
+    )
     written = rawkit.write_dng(
         clean,
         target,
         source=source if is_dng(source) and not fresh else None,
-        noise=None if fresh else remaining,
+        noise=None if fresh else params.attenuated(left),
         noise_reduction_applied=1.0,
         overwrite=overwrite,
     )
@@ -422,7 +433,12 @@ def synthesize(
     output: Folder = None,
     camera: Camera = None,
     darktable: Darktable = None,
-    exposure: Annotated[float, typer.Option("--exposure", help="Light on the sensor; 1 = white just clips.")] = 1.0,
+    cfa: Cfa = None,
+    black_level: Annotated[float | None, typer.Option("--black-level", help="Of the simulated camera [DN].")] = None,
+    white_level: White = None,
+    exposure: Annotated[
+        float, typer.Option("--exposure", help="Light of a photograph; 1: its white just clips.")
+    ] = 1.0,
     overwrite: Overwrite = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -433,12 +449,14 @@ def synthesize(
     if iso is None:
         stop("say which ISO to simulate: --iso N.", USAGE)
     inputs = check_inputs(files)
-    from rawkit.demo import synthesize_file
+    from rawkit.noise.export import synthesize_file
 
     def one(path: Path) -> dict[str, Any]:
         target = (output or path.parent) / f"{path.stem}_iso{iso:g}_seed{seed}.dng"
-        description = synthesize_file(path, target, profile=profile, camera=camera, darktable=darktable, iso=iso, seed=seed,
-                                      exposure=exposure, overwrite=overwrite)  # fmt: skip
+        description = synthesize_file(
+            path, target, profile=profile, camera=camera, darktable=darktable, iso=iso, seed=seed, cfa=cfa,
+            black_level=black_level, white_level=white_level, exposure=exposure, overwrite=overwrite,
+        )  # fmt: skip
         if not as_json:
             out.print(f"{path.name} -> {target}  (noise: {description})", markup=False, highlight=False)
         return {"output": str(target), "noise": description}
@@ -448,8 +466,12 @@ def synthesize(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the page and the files.")] = Path("demo-output"),
-    input: Annotated[Path | None, typer.Option("--input", help="Denoise this raw file instead of simulated ones.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the page and the files.")] = Path(
+        "demo-output"
+    ),
+    input: Annotated[
+        Path | None, typer.Option("--input", help="Denoise this raw file instead of simulated ones.")
+    ] = None,
     profile: ProfileFile = None,
     camera: Camera = None,
     darktable: Darktable = None,
@@ -477,8 +499,8 @@ def demo(
     if "calibration" in summary:
         table = Table("ISO", "phase", "K true", "K measured", "+-", "read noise true", "measured", "+-", box=None)
         for row in summary["calibration"]:
-            table.add_row(f"{row['iso']:g}", row["phase"], f"{row['gain_true']:.4f}", f"{row['gain']:.4f}",
-                          f"{row['gain_se']:.4f}", f"{row['read_true']:.3f}", f"{row['read']:.3f}", f"{row['read_se']:.3f}")  # fmt: skip
+            numbers = (f"{row[key]:.4f}" for key in ("gain_true", "gain", "gain_se", "read_true", "read", "read_se"))
+            table.add_row(f"{row['iso']:g}", row["phase"], *numbers)
         out.print(table)
     for row in summary["pictures"]:
         psnr = f"PSNR {row['psnr_before']:.2f} -> {row['psnr_after']:.2f} dB" if "psnr_before" in row else row["noise"]

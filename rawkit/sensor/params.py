@@ -93,6 +93,16 @@ class NoiseParams:
             read_var_se=times(self.read_var_se, factor**2),
         )
 
+    def attenuated(self, share: float) -> NoiseParams:
+        """What remains when denoising leaves ``share`` of the variance at every level: K' = K f, v' = v f."""
+        return replace(
+            self,
+            system_gain=np.asarray(self.system_gain, np.float64) * share,
+            read_var=np.asarray(self.read_var, np.float64) * share,
+            system_gain_se=None,
+            read_var_se=None,
+        )
+
     @classmethod
     def from_dng(cls, pairs: Sequence[tuple[float, float]], span: float, phases: Sequence[str]) -> NoiseParams:
         """Parameters from a DNG NoiseProfile: sigma(x) = sqrt(S x + O), x in [0, 1].

@@ -1,0 +1,199 @@
+"""The command line as a user meets it: one-line errors, exit codes, machine-readable output."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from synthetic import expose
+
+from rawkit.raw.dng import write_dng
+from rawkit.raw.image import CFA, BlackLevel, Metadata, RawImage
+
+
+def rawkit(*arguments, cwd=None):
+    command = [sys.executable, "-m", "rawkit.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def one_line(run, code):
+    """The error a user may see: the exit code, one line on stderr, no traceback."""
+    assert run.returncode == code, run.stderr + run.stdout
+    assert "Traceback" not in run.stderr
+    lines = run.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("rawkit: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def dng(tmp_path_factory):
+    """A noisy Bayer DNG of a bundled camera with a ramp in it."""
+    rng = np.random.default_rng(0)
+    electrons = np.tile(np.linspace(0, 2000, 96), (64, 1))
+    image = RawImage(
+        raster=expose(electrons, system_gain=0.765, read_noise=3.6, rng=rng), cfa=CFA.bayer("RGGB"),
+        black=BlackLevel.constant(512), white_level=16383.0,
+        metadata=Metadata(make="SONY", model="ILCE-7SM2", iso=800.0, as_shot_neutral=(0.5, 1.0, 0.6)),
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("dng") / "ramp.dng"
+    write_dng(image, path)
+    return path
+
+
+def test_gain_converts():
+    run = rawkit("gain", "6400", "--json")
+    assert json.loads(run.stdout) == pytest.approx({"iso": 6400, "multiple": 64, "db": 36.1236, "stops": 6}, rel=1e-5)
+    assert "64x = 36.12 dB = 6 stops" in rawkit("gain", "6400").stdout
+    assert json.loads(rawkit("gain", "--db", "36.1235994797", "--base-iso", "160", "--json").stdout)[
+        "iso"
+    ] == pytest.approx(10240)
+    assert json.loads(rawkit("gain", "--multiple", "64", "--json").stdout)["stops"] == 6
+    assert "exactly one" in one_line(rawkit("gain"), 2)
+    assert "positive" in one_line(rawkit("gain", "--", "-100"), 2)
+
+
+def test_inspect_tells_levels_and_noise(dng):
+    facts = json.loads(rawkit("inspect", dng, "--json").stdout)
+    assert facts["cfa"] == "RGGB"
+    assert facts["iso"] == 800
+    assert facts["white_level"] == 16383
+    assert facts["noise"]["source"] == "bundled"
+    assert facts["noise"]["system_gain"] == pytest.approx([0.76504] * 4)
+    text = rawkit("inspect", dng).stdout
+    assert "bundled profile" in text
+    assert "ILCE-7SM2" in text
+
+
+def test_inspect_says_how_to_supply_a_missing_iso(tmp_path):
+    path = tmp_path / "no_iso.npy"
+    np.save(path, np.full((8, 8), 600, np.uint16))
+    levels = ("--black-level", 512, "--white-level", 16383, "--cfa", "RGGB")
+    text = rawkit("inspect", path, *levels).stdout
+    assert "--iso" in text
+    assert "--black-level" in one_line(rawkit("inspect", path), 1)
+    assert json.loads(rawkit("inspect", path, *levels, "--iso", 800, "--camera", "Sony ILCE-7SM2", "--json").stdout)[
+        "noise"
+    ]
+
+
+def test_denoise_writes_a_quieter_raw_beside_the_original(dng, tmp_path):
+    from rawkit.raw.read import read_raw
+
+    before = dng.read_bytes()
+    run = rawkit("denoise", dng, "-o", tmp_path, "--json")
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    target = tmp_path / "ramp_denoised.dng"
+    assert result["files"][0]["output"] == str(target)
+    noisy, clean = read_raw(dng), read_raw(target)
+    scale = result["files"][0]["scale"]
+    truth = 0.765 * np.tile(np.linspace(0, 2000, 96), (64, 1))
+    assert np.std(clean.signal() / scale - truth) < 0.6 * np.std(noisy.signal() - truth)
+    assert clean.metadata.noise_reduction_applied == 1.0
+    assert clean.metadata.noise_profile is not None
+    assert dng.read_bytes() == before
+    assert "exists" in one_line(rawkit("denoise", dng, "-o", tmp_path), 3)
+    assert rawkit("denoise", dng, "-o", tmp_path, "--overwrite").returncode == 0
+
+
+def test_strength_zero_returns_the_values(dng, tmp_path):
+    from rawkit.raw.read import read_raw
+
+    result = json.loads(rawkit("denoise", dng, "-o", tmp_path, "--strength", 0, "--json").stdout)
+    again = read_raw(tmp_path / "ramp_denoised.dng")
+    assert np.array_equal(again.mosaic, read_raw(dng).mosaic * result["files"][0]["scale"])
+
+
+def test_dry_run_writes_nothing(dng, tmp_path):
+    run = rawkit("denoise", dng, "-o", tmp_path / "new", "--dry-run")
+    assert run.returncode == 0
+    assert "would write" in run.stdout
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("format", ["linear-dng", "tiff"])
+def test_other_formats(dng, tmp_path, format):
+    run = rawkit("denoise", dng, "-o", tmp_path, "--format", format)
+    assert run.returncode == 0, run.stderr
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def broken_files(folder, dng):
+    whole = dng.read_bytes()
+    contents = {
+        "empty.dng": b"",
+        "truncated.dng": whole[: len(whole) // 2],
+        "text.dng": b"this is a letter, not a picture\n" * 20,
+        "zeros.dng": bytes(4096),
+        "mislabelled.dng": b"\x89PNG\r\n\x1a\n" + bytes(100),
+        "header_only.nef": whole[:100],
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return sorted(contents)
+
+
+def test_each_broken_file_gets_one_line_and_no_output(dng, tmp_path):
+    for name in broken_files(tmp_path, dng):
+        for command in ("inspect", "denoise"):
+            line = one_line(rawkit(command, tmp_path / name, "--iso", 100), 1)
+            assert name in line
+    assert sorted(p.name for p in tmp_path.iterdir()) == broken_files(tmp_path, dng)
+
+
+def test_one_bad_file_does_not_stop_the_others(dng, tmp_path):
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    names = broken_files(inputs, dng)
+    (inputs / "good.dng").write_bytes(dng.read_bytes())
+    run = rawkit("denoise", inputs, "-o", tmp_path / "out")
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good_denoised.dng"]
+    assert all(any(name in line for line in run.stderr.splitlines()) for name in names)
+    assert f"1 denoised, 0 skipped, {len(names)} failed" in run.stdout
+
+
+def test_usage_errors(tmp_path, dng):
+    assert "not there" in one_line(rawkit("inspect", tmp_path / "nowhere.dng"), 2)
+    assert "holds no files" in one_line(rawkit("denoise", tmp_path), 2)
+    assert "holds no files" in one_line(rawkit("calibrate", tmp_path, "-o", tmp_path / "p.json"), 2)
+    assert "--black-level" in one_line(rawkit("inspect", dng, "--black-level", "dark"), 2)
+    (tmp_path / "notes.txt").write_text("not a frame")
+    one_line(rawkit("calibrate", tmp_path, "-o", tmp_path / "p.json"), 2)
+    assert not (tmp_path / "p.json").exists()
+    bad = tmp_path / "profile.json"
+    bad.write_text("{}")
+    assert "not a camera profile" in one_line(rawkit("denoise", dng, "-o", tmp_path / "x", "--profile", bad), 1)
+    assert not (tmp_path / "x").exists()
+    assert "nonsense" in one_line(rawkit("denoise", dng, "--model", "nonsense"), 1)
+
+
+def test_synthesize_is_repeatable_and_says_its_noise(dng, tmp_path):
+    from skimage import data, io
+
+    from rawkit.raw.read import read_raw
+
+    photo = tmp_path / "coffee.png"
+    io.imsave(photo, data.coffee()[:128, :160])
+    arguments = ("synthesize", photo, "--camera", "Sony ILCE-7SM2", "--iso", 3200)
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run = rawkit(*arguments, "--seed", seed, "-o", tmp_path / folder)
+        assert run.returncode == 0, run.stderr
+    a, b, c = (read_raw(next((tmp_path / f).iterdir())) for f in "abc")
+    assert np.array_equal(a.mosaic, b.mosaic)
+    assert not np.array_equal(a.mosaic, c.mosaic)
+    assert a.iso == 3200
+    span = a.white_level - a.black_level[0]
+    assert a.metadata.noise_profile[0][0] * span == pytest.approx(3.06016, rel=1e-6)
+    assert "--iso" in one_line(rawkit("synthesize", photo), 2)
+
+
+@pytest.mark.parametrize("command", ["inspect", "calibrate", "denoise", "synthesize", "gain", "demo"])
+def test_every_command_has_help_with_an_example(command):
+    run = rawkit(command, "--help")
+    assert run.returncode == 0
+    assert "Example" in run.stdout
+    assert "--json" in run.stdout
