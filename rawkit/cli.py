@@ -183,6 +183,21 @@ def noise_numbers(image: Any, found: Any) -> dict[str, Any]:
     }
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(rawkit.__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 @app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="A raw file.")],
@@ -410,9 +425,6 @@ def _write(
     fresh = format is OutputFormat.linear_dng and isinstance(clean, rawkit.RawImage)
     if fresh:
         clean = demosaic(clean)
-    remaining = (
-        replace(params, system_gain=params.system_gain * left, read_var=params.read_var * left) if left else None
-    )
     written = rawkit.write_dng(
         clean,
         target,
@@ -506,18 +518,6 @@ def demo(
         psnr = f"PSNR {row['psnr_before']:.2f} -> {row['psnr_after']:.2f} dB" if "psnr_before" in row else row["noise"]
         out.print(f"{row['picture']}: {psnr}", highlight=False)
     out.print(f"\nopen {summary['page']}", markup=False, highlight=False)
-
-
-@app.command()
-def version(as_json: JsonFlag = False) -> None:
-    """Print rawkit's version.
-
-    Example: `rawkit version --json`
-    """
-    if as_json:
-        print_json({"version": rawkit.__version__})
-    else:
-        out.print(rawkit.__version__, highlight=False)
 
 
 if __name__ == "__main__":

@@ -72,8 +72,8 @@ def demo_on_simulation(folder: Path, *, progress: Progress | None = None) -> dic
     blocks = [
         html.paragraph(
             f"A camera with the published noise of a {truth.name} was simulated: "
-            f"{len(result.profile.provenance['files'])} flats and darks were written as DNG files, measured from those files alone, and the result was used to "
-            "denoise pictures taken with the same camera."
+            f"{len(result.profile.provenance['files'])} flats and darks were written as DNG files, measured from those "
+            "files alone, and the result was used to denoise pictures taken with the same camera."
         ),
         html.heading("Photon-transfer curve"),
         html.figure_block(
@@ -244,9 +244,13 @@ def _denoise_picture(
     denoised = denoiser(noisy, params)
     after_path = folder / f"{name}_iso{iso:g}_denoised.dng"
     write_dng(
-        denoised, after_path, source=before_path, noise=params.attenuated(denoiser.remaining_variance(1.0)), noise_reduction_applied=1.0,
+        denoised,
+        after_path,
+        source=before_path,
+        noise=params.attenuated(denoiser.remaining_variance(1.0)),
+        noise_reduction_applied=1.0,
         overwrite=True,
-    )  # fmt: skip
+    )
 
     def psnr(image: AnyRaw) -> float:
         return float(10 * np.log10(truth.span**2 / np.mean((image.signal() - clean.signal()) ** 2)))
