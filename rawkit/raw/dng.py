@@ -15,7 +15,6 @@ Reference: Adobe, Digital Negative (DNG) Specification 1.7.1.0, 2023.
 from __future__ import annotations
 
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,11 +24,13 @@ from rawkit.raw import dng_fresh, dng_rewrite
 from rawkit.raw.dng_raster import encode_tiles, noise_entries, store
 from rawkit.raw.image import AnyRaw, RawImage
 from rawkit.raw.tiff import TiffFile
+from rawkit.resources import replacing
 
 if TYPE_CHECKING:  # sensor builds on raw, so only the type is named here
     from rawkit.sensor.params import NoiseParams
 
-_COARSE_WHITE = 255  # DN; below it, whole numbers would be coarser than those of an 8-bit file
+TIFF_MAGICS = (b"II*\0", b"MM\0*")
+_NORMALIZED_WHITE = 1  # DN; a float raster on [0, 1] has no digital numbers to round to
 
 Form = Literal["rewrite", "fresh mosaic", "fresh linear"]
 
@@ -63,9 +64,14 @@ class WrittenDng:
 
 def is_dng(path: Path | str) -> bool:
     """Whether a file is a DNG, so that it can be the ``source`` of ``write_dng``."""
+    with open(path, "rb") as file:
+        head = file.read(4)
+        if head not in TIFF_MAGICS:
+            return False
+        data = head + file.read()
     try:
-        tiff = TiffFile.parse(Path(path).read_bytes())
-        return 50706 in tiff.ifd(tiff.first_offset)
+        tiff = TiffFile.parse(data)
+        return dng_rewrite.DNG_VERSION in tiff.ifd(tiff.first_offset)
     except UnsupportedRawError:
         return False
 
@@ -86,8 +92,9 @@ def write_dng(
     ----------
     image : RawImage or LinearImage
         An integer raster is stored exactly; a float32 raster as round(DN * scale), scale = 2**extra_bits, reduced
-        until white_level * scale <= 65535.  Below 0 DN and above 65535 stored it saturates.  A float raster stays
-        float when the source stores floats or, without a source, when its white level is below 255 DN.
+        until white_level * scale <= 65535 (white level at most 255 DN: all bits there are).  Below 0 DN and above
+        65535 stored it saturates.  A float raster stays float when the source stores floats or, without a source,
+        when its white level is 1.
     path : Path
         The new file.
     source : Path or None
@@ -125,7 +132,9 @@ def write_dng(
     DNG 1.7.1 specification; ITU-T T.81 for the lossless JPEG tiles.
     """
     path = Path(path)
-    _check_target(path, [Path(p) for p in (source, image.metadata.source) if p is not None], overwrite)
+    _spare_inputs(path, [Path(p) for p in (source, image.metadata.source) if p is not None])
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists; name another file or ask to overwrite it.")
     notes: list[str] = []
     if source is not None:
         original = Path(source).read_bytes()
@@ -139,33 +148,18 @@ def write_dng(
             raise UnsupportedRawError(f"{source}: {error}") from error
         form: Form = "rewrite"
     else:
-        raster = store(image, extra_bits=extra_bits, keep_float=image.white_level < _COARSE_WHITE)
+        raster = store(image, extra_bits=extra_bits, keep_float=image.white_level <= _NORMALIZED_WHITE)
         noise_tags = noise_entries(image, noise, noise_reduction_applied)
         name = image.metadata.source.name if image.metadata.source else ""
         data = dng_fresh.build(image, raster, encode_tiles(raster), noise_tags, name, notes)
         form = "fresh mosaic" if isinstance(image, RawImage) else "fresh linear"
-    _write_atomically(path, data)
+    with replacing(path, overwrite=overwrite) as temporary, open(temporary, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     return WrittenDng(path, form, raster.scale, len(data), raster.saturated, tuple(notes))
 
 
-def _check_target(path: Path, inputs: list[Path], overwrite: bool) -> None:
-    if not path.exists():
-        return
-    if any(p.exists() and path.samefile(p) for p in inputs):
+def _spare_inputs(path: Path, inputs: list[Path]) -> None:
+    if path.exists() and any(p.exists() and path.samefile(p) for p in inputs):
         raise OutputExistsError(f"{path} is the file the image came from, which is never replaced; name another.")
-    if not overwrite:
-        raise OutputExistsError(f"{path} exists; name another file or ask to overwrite it.")
-
-
-def _write_atomically(path: Path, data: bytes | bytearray) -> None:
-    """The whole file or none: written under a temporary name in the same folder, synced, renamed."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -6,7 +6,9 @@ Stored sample s of a pixel with value x [DN, black included]:
 
 Rounding x itself to whole DN would bias local means once the residual noise is below about 0.3 DN, so values with
 a fraction are stored finer and black and white level are multiplied by the same scale.  Values that are whole
-already (an integer raster) have scale 1 and are stored exactly.  s saturates at 0 and 65535: noise below zero DN
+already (an integer raster) have scale 1 and are stored exactly; those of a float raster whose white level is at
+most 255 DN take all 16 bits, because 8-bit files are stored on a curve whose dark steps are far below 1 DN.
+s saturates at 0 and 65535: noise below zero DN
 cannot be stored in a DNG, and how many pixels that concerned is counted.
 
 Integer samples are lossless JPEG, float samples deflate with the floating-point predictor (Adobe TIFF Technical
@@ -33,6 +35,8 @@ if TYPE_CHECKING:  # sensor builds on raw, so only the type is named here
     from rawkit.sensor.params import NoiseParams
 
 _LARGEST = 65535  # of a 16-bit sample
+_ALL_BITS = 16
+_COARSE_WHITE = 255  # DN; an 8-bit file, whose values lie on a curve in the file and are finer than 1 DN without it
 _TILE = 512  # pixels; small tiles cost tables, large ones make readers wait
 _TILE_STEP = 16  # TIFF 6.0, section 15: tile sides are multiples of 16
 _FINEST_DENOMINATOR = 1_000_000  # of a black level; all levels found in cameras are exact with it
@@ -75,9 +79,26 @@ class StoredRaster:
     @property
     def tile_shape(self) -> tuple[int, int]:
         """Rows and columns of a tile."""
-        # Never larger than the image: LibRaw 0.22 reports float tiles that are as cut.
-        rows, cols = (min(_TILE, max(1, n // _TILE_STEP) * _TILE_STEP) for n in self.samples.shape[:2])
-        return rows, cols
+        height, width = self.samples.shape[:2]
+        return _tile_side(height), _tile_side(width)
+
+
+def _tile_side(length: int) -> int:
+    """Side of equal tiles of at most 512 pixels, with little padding and, from 16 pixels on, inside the image.
+
+    LibRaw 0.22 reports float tiles larger than the image as cut.
+
+    Examples
+    --------
+    >>> [_tile_side(n) for n in (4310, 600, 512, 200, 9)]
+    [480, 304, 512, 112, 16]
+    """
+
+    def side(count: int) -> int:
+        return -(-length // (count * _TILE_STEP)) * _TILE_STEP
+
+    count = -(-length // _TILE)
+    return side(count) if side(count) <= length else side(count + 1)
 
 
 def pixels_of(image: AnyRaw) -> NDArray:
@@ -94,7 +115,7 @@ def store(image: AnyRaw, *, extra_bits: int, keep_float: bool) -> StoredRaster:
     ----------
     image : RawImage or LinearImage
     extra_bits : int, >= 0
-        Bits below one DN kept of a float raster.
+        Bits below one DN kept of a float raster (white level at most 255 DN: all there are).
     keep_float : bool
         Store a float raster as it is.
 
@@ -114,7 +135,7 @@ def store(image: AnyRaw, *, extra_bits: int, keep_float: bool) -> StoredRaster:
         return StoredRaster(pixels.astype(np.float32, copy=False), 1.0, _whole(image.white_level, 1.0), 0)
     if extra_bits < 0:
         raise ValueError(f"extra_bits is {extra_bits}; it is the number of bits kept below one DN, 0 or more.")
-    scale = 2.0**extra_bits
+    scale = 2.0 ** (_ALL_BITS if image.white_level <= _COARSE_WHITE else extra_bits)
     while image.white_level * scale > _LARGEST and scale > 1:
         scale /= 2
     white = _whole(image.white_level, scale)
@@ -134,7 +155,7 @@ def _whole(white_level: float, scale: float) -> int:
 
 
 def encode_tiles(raster: StoredRaster) -> list[bytes]:
-    """Compressed tiles in row-major order, each padded to full size with its last two columns and rows."""
+    """Compressed tiles in row-major order, those at the edges padded to full size."""
     from rawkit.raw import ljpeg
 
     rows, cols = raster.tile_shape
@@ -144,7 +165,7 @@ def encode_tiles(raster: StoredRaster) -> list[bytes]:
 
     def encode(corner: tuple[int, int]) -> bytes:
         tile = raster.samples[corner[0] : corner[0] + rows, corner[1] : corner[1] + cols]
-        tile = tile[_padded(tile.shape[0], rows)][:, _padded(tile.shape[1], cols)]
+        tile = _padded(tile, rows, cols, 2 if raster.planes == 1 else 1)
         return _deflate(tile) if raster.is_float else ljpeg.encode(tile, precision)
 
     corners = [(top, left) for top in range(0, height, rows) for left in range(0, width, cols)]
@@ -152,11 +173,18 @@ def encode_tiles(raster: StoredRaster) -> list[bytes]:
         return list(pool.map(encode, corners))
 
 
-def _padded(length: int, full: int) -> NDArray[np.intp]:
-    """Indices 0 ... full-1 of which those beyond ``length`` repeat the last two, so the color pattern goes on."""
-    index = np.arange(full)
-    beyond = np.maximum(length - 2, 0) + (index - length) % min(2, length)
-    return np.where(index < length, index, beyond)
+def _padded(tile: NDArray, rows: int, cols: int, period: int) -> NDArray:
+    """``tile`` filled up with values that the predictor makes zero differences of.
+
+    To the right the last ``period`` columns go on; rows below repeat the first ``period`` pixels of the last row.
+    """
+    height, width = tile.shape[:2]
+    period = min(period, width)
+    full = np.empty((rows, cols, *tile.shape[2:]), tile.dtype)
+    full[:height, :width] = tile
+    full[:height, width:] = tile[:, width - period + np.arange(cols - width) % period]
+    full[height:] = tile[-1, np.arange(cols) % period]
+    return full
 
 
 def _deflate(tile: NDArray[np.float32]) -> bytes:
@@ -165,7 +193,8 @@ def _deflate(tile: NDArray[np.float32]) -> bytes:
 
     height = tile.shape[0]
     step = 2 if tile.ndim == 2 else tile.shape[2]
-    planes = tile.astype(">f4").reshape(height, -1).view(np.uint8).reshape(height, -1, 4).transpose(0, 2, 1)
+    big_endian = np.ascontiguousarray(tile, ">f4").view(np.uint8).reshape(height, -1, 4)
+    planes = big_endian.transpose(0, 2, 1)
     planes = planes.reshape(height, -1)
     planes[:, step:] -= planes[:, :-step].copy()
     return bytes(imagecodecs.zlib_encode(planes.tobytes()))

@@ -7,7 +7,8 @@ that is rewritten twice therefore does not grow.
 
 What changes: the raw directory's geometry-of-storage and compression tags, the levels (times the storage scale),
 NoiseProfile and NoiseReductionApplied when given, the digests and RawDataUniqueID, and the DNG versions where a
-feature came or went.  Stored values are linear, so a LinearizationTable is dropped.
+feature came or went.  Stored values are linear, so a LinearizationTable is dropped, and so are the opcodes of
+OpcodeList2 that the reader has applied.
 
 References: DNG 1.7.1 specification, chapters 2 to 4; TIFF 6.0 specification, section 2.
 """
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawkit.errors import UnsupportedRawError
-from rawkit.raw import dng_pixels
+from rawkit.raw import dng_pixels, opcodes
 from rawkit.raw.digest import new_raw_image_digest, raw_image_digest
 from rawkit.raw.dng_raster import (
     CFA_PHOTOMETRIC,
@@ -35,13 +36,13 @@ from rawkit.raw.dng_raster import (
     layout_entries,
 )
 from rawkit.raw.image import AnyRaw, RawImage
-from rawkit.raw.tiff import BYTE, LONG, ByteOrder, Entry, Ifd, TiffFile, serialize_ifd
+from rawkit.raw.tiff import BYTE, LONG, UNDEFINED, ByteOrder, Entry, Ifd, TiffFile, serialize_ifd
 
-_DNG_VERSION, _BACKWARD_VERSION = 50706, 50707
+DNG_VERSION, _BACKWARD_VERSION = 50706, 50707
 _SUB_IFDS, _TILE_OFFSETS = 330, 324
 _BLACK, _WHITE, _CFA_DIM, _CFA_PATTERN = 50714, 50717, 33421, 33422
 _NEW_DIGEST, _OLD_DIGEST, _UNIQUE_ID, _NOISE_PROFILE = 51111, 50972, 50781, 51041
-_LINEARIZATION, _OPCODE_LIST_1 = 50712, 51008
+_LINEARIZATION, _OPCODE_LIST_1, _OPCODE_LIST_2 = 50712, 51008, 51009
 _JPEG_XL, _TRANSPARENCY_MASK = 52546, 4
 
 # Tags that say how the old samples were stored; those that still apply are written anew.
@@ -50,7 +51,7 @@ _LAYOUT_TAGS = frozenset(
 ) | {_LINEARIZATION, 50974, 50975, 52547, 52553, 52554, 52555}
 # Tags a rewrite may set; their values never stay behind in the middle of free space.
 _MOVABLE_TAGS = frozenset(
-    (33421, 33422, 50706, 50707, 50713, 50714, 50715, 50716, 50717, 50781, 50935, 50972, 51041, 51111)
+    (33421, 33422, 50706, 50707, 50713, 50714, 50715, 50716, 50717, 50781, 50935, 50972, 51009, 51041, 51111)
 )
 # OpcodeList1 acts on stored values; these opcodes carry such values or depend on them (DNG 1.7.1, chapter 7).
 _VALUE_OPCODES = frozenset([4, 7, 8, 10, 11, 12, 13])
@@ -84,17 +85,7 @@ class RawDirectory:
     def acts_on_values(self) -> bool:
         """Whether OpcodeList1 depends on the scale of the stored values."""
         entry = self.ifd.entries.get(_OPCODE_LIST_1)
-        return entry is not None and not _VALUE_OPCODES.isdisjoint(_opcodes(entry.data))
-
-
-def _opcodes(data: bytes) -> Iterator[int]:
-    """Identifiers in an opcode list (always big-endian; count, then id, version, flags, size, parameters)."""
-    position = 4
-    for _ in range(struct.unpack_from(">I", data)[0] if len(data) >= 4 else 0):
-        if position + 16 > len(data):
-            raise UnsupportedRawError("OpcodeList1 ends inside an opcode: the DNG is damaged.")
-        yield struct.unpack_from(">I", data, position)[0]
-        position += 16 + struct.unpack_from(">I", data, position + 12)[0]
+        return entry is not None and any(o.number in _VALUE_OPCODES for o in opcodes.parse(entry.data))
 
 
 def _directories(tiff: TiffFile) -> Iterator[tuple[Ifd, int]]:
@@ -122,7 +113,7 @@ def find_raw(tiff: TiffFile) -> RawDirectory:
     UnsupportedRawError
         This is no DNG, or it has no raw image or several.
     """
-    if _DNG_VERSION not in tiff.ifd(tiff.first_offset):
+    if DNG_VERSION not in tiff.ifd(tiff.first_offset):
         raise UnsupportedRawError("the source is a TIFF but not a DNG (no DNGVersion); write a fresh DNG without it.")
     found = [
         RawDirectory(ifd, pointer)
@@ -270,7 +261,13 @@ def rewrite(
     if raw_is_first:
         changed |= in_first
 
-    kept = {t: e for t, e in raw.ifd.entries.items() if t not in _LAYOUT_TAGS and t not in changed}
+    dropped = set(_LAYOUT_TAGS)
+    if _OPCODE_LIST_2 in raw.ifd and image.metadata.source is not None:  # as it was read, so less what was applied
+        dropped.add(_OPCODE_LIST_2)
+        left = image.metadata.opcode_lists.get("OpcodeList2")
+        changed |= {} if left is None else {_OPCODE_LIST_2: Entry.make(_OPCODE_LIST_2, UNDEFINED, left)}
+
+    kept = {t: e for t, e in raw.ifd.entries.items() if t not in dropped and t not in changed}
     gone = [e for t, e in raw.ifd.entries.items() if t not in kept or t in _MOVABLE_TAGS]
     kept = {t: replace(e, offset=-1) if t in _MOVABLE_TAGS else e for t, e in kept.items()}
     own = [(raw.ifd.offset, _directory_end(tiff, raw.ifd)), *_data_extents(raw.ifd)]
@@ -356,12 +353,12 @@ def _version_entries(tiff: TiffFile, first: Ifd, raw: Ifd, raster: StoredRaster,
 
     JPEG XL is why a DNG asks for a reader of 1.7; once no image of the file uses it, 1.4 reads everything here.
     """
-    version = tuple(int(v) for v in first.get(_DNG_VERSION))
+    version = tuple(int(v) for v in first.get(DNG_VERSION))
     backward = tuple(int(v) for v in first.get(_BACKWARD_VERSION, (*version[:2], 0, 0)))
     elsewhere = any(i.first(259) == _JPEG_XL for i, _ in _directories(tiff) if i.offset != raw.offset)
     if raw.first(259) == _JPEG_XL and not elsewhere:
         backward = min(backward, _WITHOUT_JPEG_XL)
     backward = max(backward, _FLOAT_SINCE if raster.is_float else _LOSSLESS_SINCE)
     version = max([version, backward, *(_SINCE[tag] for tag in added if tag in _SINCE)])
-    new = {_DNG_VERSION: version, _BACKWARD_VERSION: backward}
+    new = {DNG_VERSION: version, _BACKWARD_VERSION: backward}
     return {tag: Entry.make(tag, BYTE, bytes(v)) for tag, v in new.items() if first.get(tag) != v}
