@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawkit.errors import UnsupportedRawError
-from rawkit.raw.image import AnyRaw, LinearImage, Metadata, RawImage
+from rawkit.raw.image import AnyRaw, BlackLevel, LinearImage, Metadata, RawImage
 
 FloatImage = NDArray[np.float32]
 
@@ -82,6 +82,37 @@ def develop(
     gain = exposure * 2.0 ** (image.metadata.baseline_exposure or 0.0)
     matrix = gain * srgb_from_camera(image.metadata) if camera.shape[2] == 3 else np.full((3, 1), gain)
     return _upright(_encode(camera, matrix.astype(np.float32)), image.metadata.orientation)
+
+
+def render_linear(image: AnyRaw) -> FloatImage:
+    """What ``develop`` renders, before its curve: (H, W, 3) linear sRGB, upright, 1 = saturation, not clipped."""
+    camera = _camera_colors(image, _balance(image.metadata.as_shot_neutral), half=False)
+    gain = np.float32(2.0 ** (image.metadata.baseline_exposure or 0.0))
+    if camera.shape[2] == 1:
+        return _upright(np.repeat(camera * gain, 3, axis=2), image.metadata.orientation)
+    matrix = gain * srgb_from_camera(image.metadata).astype(np.float32)
+    return _upright(camera @ matrix.T, image.metadata.orientation)
+
+
+def demosaic(image: RawImage) -> LinearImage:
+    """The same picture with all three camera colors at every pixel, in the mosaic's DN.
+
+    White-balanced for the interpolation, balanced back after it, never clipped; black is the mean black level.
+
+    Raises
+    ------
+    UnsupportedRawError
+        A monochrome image has no colors to interpolate.
+    """
+    if image.cfa.shape == (1, 1):
+        raise UnsupportedRawError("a monochrome image has no color filter array to demosaic.")
+    balance = _balance(image.metadata.as_shot_neutral)
+    black = float(np.mean(image.black_level))
+    colors = _interpolate_colors(image, _balanced(image.signal(), image, balance))
+    pixels = colors / balance + np.float32(black)
+    return LinearImage(
+        pixels=pixels, black=BlackLevel.constant(black), white_level=image.white_level, metadata=image.metadata
+    )
 
 
 def gray_world(image: AnyRaw) -> tuple[float, ...]:
@@ -152,16 +183,26 @@ def _camera_colors(image: AnyRaw, balance: NDArray[np.float32], half: bool) -> F
     if image.cfa.shape == (1, 1):
         colors = np.minimum(signal, 1)[:, :, None]
         return _bin2(colors) if half else colors
-    letters = np.array(list(image.cfa.pattern)).reshape(image.cfa.shape)
-    rows, cols = image.cfa.shape
-    for r in range(rows):
-        for c in range(cols):
-            signal[r::rows, c::cols] *= balance["RGB".index(letters[r, c])]
-    np.minimum(signal, 1, out=signal)
-    if image.cfa.is_bayer:
-        return _superpixels(signal, image) if half else demosaic_bayer(signal, image.cfa.pattern)
-    colors = _interpolate(signal, letters)
+    signal = np.minimum(_balanced(signal, image, balance), 1)
+    if half and image.cfa.is_bayer:
+        return _superpixels(signal, image)
+    colors = _interpolate_colors(image, signal)
     return _bin2(colors) if half else colors
+
+
+def _balanced(mosaic: FloatImage, image: RawImage, balance: NDArray[np.float32]) -> FloatImage:
+    """Multiply every pixel by its color's white balance factor, in place."""
+    rows, cols = image.cfa.shape
+    for site, letter in enumerate(image.cfa.pattern):
+        mosaic[site // cols :: rows, site % cols :: cols] *= balance["RGB".index(letter)]
+    return mosaic
+
+
+def _interpolate_colors(image: RawImage, mosaic: FloatImage) -> FloatImage:
+    """(H, W, 3) colors of a white-balanced mosaic."""
+    if image.cfa.is_bayer:
+        return demosaic_bayer(mosaic, image.cfa.pattern)
+    return _interpolate(mosaic, np.array(list(image.cfa.pattern)).reshape(image.cfa.shape))
 
 
 def _bin2(colors: FloatImage) -> FloatImage:
@@ -257,7 +298,7 @@ def _encode(camera: FloatImage, matrix: NDArray[np.float32]) -> NDArray[np.uint8
     return out
 
 
-def _upright(picture: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def _upright(picture: NDArray, orientation: int) -> NDArray:
     """Apply an EXIF orientation (EXIF 3.0, tag 274)."""
     if orientation in (5, 6, 7, 8):
         picture = picture.transpose(1, 0, 2)
