@@ -33,7 +33,7 @@ bench: .venv/.dev
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 docs: .venv/.dev
-	$(BIN)/python docs/cli_reference.py > docs/cli.md
+	$(BIN)/typer rawkit.cli utils docs --name rawkit --output docs/cli.md
 
 clean:
 	rm -rf .venv demo-output build dist

@@ -262,6 +262,8 @@ def inspect(
         print_json(facts)
         return
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     for key, value in facts.items():
         if key in ("noise", "noise_missing", "make", "model") or value in (None, [], {}, ()):
             continue
