@@ -324,7 +324,7 @@ def _read_libraw(path: Path, head: bytes, **overrides: Any) -> RawImage | Linear
             black = np.array(raw.black_level_per_channel, np.float64)
             white = float(raw.white_level)
             metadata = _libraw_metadata(path, raw)
-            indices, description = raw.raw_pattern, raw.color_desc.decode("ascii", "replace")
+            indices, description = _libraw_pattern(raw), raw.color_desc.decode("ascii", "replace")
     except rawpy.LibRawError as error:
         raise UnsupportedRawError(_libraw_message(error, head)) from error
     if pixels.ndim == 3:
@@ -340,6 +340,19 @@ def _read_libraw(path: Path, head: bytes, **overrides: Any) -> RawImage | Linear
         cfa = overrides["cfa"] or _known_cfa(letters, indices.shape)
         levels = BlackLevel(black[indices])
     return _raw_image(pixels, cfa, area, levels, white, metadata, overrides)
+
+
+def _libraw_pattern(raw: Any) -> NDArray[np.intp] | None:
+    """Color indices of one CFA period from the active area's corner; None for a monochrome or demosaiced file.
+
+    rawpy's ``raw_pattern`` starts at the raster's corner, which is another phase when a margin is no multiple of
+    the period.
+    """
+    if raw.raw_pattern is None:
+        return None
+    top, left = raw.sizes.top_margin, raw.sizes.left_margin
+    rows, cols = raw.raw_pattern.shape
+    return np.array([[raw.raw_color(top + r, left + c) for c in range(cols)] for r in range(rows)])
 
 
 def _known_by_size_only(raw: Any, head: bytes) -> bool:
