@@ -225,8 +225,8 @@ def _one_pass(
     total, weight = np.zeros_like(planes), np.zeros(planes.shape[1:], np.float32)
     rows, back = _padded(basis), _padded(np.ascontiguousarray(basis.T))
     _shrink(planes, pilot, use_pilot, b, step, rows, back, mean, level.astype(np.float32), total, weight)
-    total /= weight
-    return total
+    # With a step of 2 the outermost mirrored samples may lie in no patch; they are cut off by the caller.
+    return np.divide(total, weight, out=total, where=weight > 0)
 
 
 def _padded(basis: NDArray[np.float32]) -> NDArray[np.float32]:
