@@ -108,6 +108,7 @@ class FileOptions:
             width, height = (None, None) if size is None else (int(part) for part in size.lower().split("x"))
         except ValueError:
             stop(f"--black-level takes numbers ({black}), --size takes WIDTHxHEIGHT ({size}).", USAGE)
+        check_iso(iso)
         if levels is not None and len(levels) not in (1, 3, 4):
             stop(f"--black-level takes one number, or one per phase; found {len(levels)}.", USAGE)
         self.levels = None if levels is None else levels[0] if len(levels) == 1 else levels
@@ -120,6 +121,11 @@ class FileOptions:
         return rawkit.read_raw(
             path, iso=self.iso, black_level=self.levels, white_level=self.white, cfa=self.cfa, mosaic=spec
         )
+
+
+def check_iso(iso: float | None) -> None:
+    if iso is not None and not 0 < iso < float("inf"):
+        stop(f"--iso takes a positive number, found {iso:g}.", USAGE)
 
 
 def check_inputs(files: list[Path]) -> list[Path]:
@@ -462,6 +468,9 @@ def synthesize(
     """
     if iso is None:
         stop("say which ISO to simulate: --iso N.", USAGE)
+    check_iso(iso)
+    if not 0 < exposure < float("inf"):
+        stop(f"--exposure takes a positive factor, found {exposure:g}.", USAGE)
     inputs = check_inputs(files)
     from rawkit.noise.export import synthesize_file
 

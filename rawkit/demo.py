@@ -232,7 +232,9 @@ def _denoise_picture(
     blank = _sensor(truth, iso, 1 / 50, (2, 2))
     rgb = getattr(data, name)()
     rgb = rgb[: rgb.shape[0] // 2 * 2, : rgb.shape[1] // 2 * 2]
-    clean = photograph_to_raw(rgb, cfa=blank.cfa, black=blank.black, white_level=blank.white_level, exposure=EXPOSURE)
+    clean = photograph_to_raw(
+        rgb, cfa=blank.cfa, black=blank.black_level[0], white_level=blank.white_level, exposure=EXPOSURE
+    )
     clean = replace(clean, metadata=replace(clean.metadata, make=truth.make, model=truth.model, iso=iso))
     noisy = NoiseSynthesizer(truth.noise).image(clean, seed=100 + number)
     before_path = folder / f"{name}_iso{iso:g}.dng"

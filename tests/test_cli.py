@@ -72,7 +72,8 @@ def test_inspect_says_how_to_supply_a_missing_iso(tmp_path):
     levels = ("--black-level", 512, "--white-level", 16383, "--cfa", "RGGB")
     text = rawkit("inspect", path, *levels).stdout
     assert "--iso" in text
-    assert "--black-level" in one_line(rawkit("inspect", path), 1)
+    assert "--cfa" in one_line(rawkit("inspect", path), 1)
+    assert "--black-level" in one_line(rawkit("inspect", path, "--cfa", "RGGB"), 1)
     assert json.loads(rawkit("inspect", path, *levels, "--iso", 800, "--camera", "Sony ILCE-7SM2", "--json").stdout)[
         "noise"
     ]

@@ -11,7 +11,7 @@ from rawkit.errors import MetadataError, UnsupportedRawError
 from rawkit.noise.synthesis import NoiseSynthesizer
 from rawkit.noise.unprocess import photograph_to_raw
 from rawkit.raw.dng import write_dng
-from rawkit.raw.image import CFA, BlackLevel, Metadata, RawImage
+from rawkit.raw.image import CFA, Metadata, RawImage
 from rawkit.raw.read import read_raw
 from rawkit.resources import bundled_profiles, library_folder
 from rawkit.sensor.database import FoundNoise, best_match, find_noise
@@ -99,10 +99,11 @@ def _from_photograph(
     if cfa is None or black_level is None or white_level is None:
         name = known.name if known is not None else camera or "the camera"
         raise MetadataError(f"{source}: to make a raw of a photograph, say {', '.join(missing)} of {name}.")
+    array = CFA.parse(cfa)
+    if array.shape == (1, 1):
+        raise UnsupportedRawError(f"{source}: a monochrome sensor is not simulated from a color photograph.")
     rgb = _read_photograph(source)
-    raw = photograph_to_raw(
-        rgb, cfa=CFA.parse(cfa), black=BlackLevel.constant(black_level), white_level=white_level, exposure=exposure
-    )
+    raw = photograph_to_raw(rgb, cfa=array, black=black_level, white_level=white_level, exposure=exposure)
     names = Metadata(make=known.make, model=known.model) if known is not None else Metadata(model=camera)
     return replace(raw, metadata=replace(raw.metadata, make=names.make, model=names.model))
 

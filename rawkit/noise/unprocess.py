@@ -22,10 +22,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rawkit.raw.develop import srgb_from_camera
+from rawkit.raw.develop import XYZ_FROM_SRGB, srgb_from_camera
 from rawkit.raw.image import CFA, BlackLevel, Metadata, RawImage
 
 _D65 = 21  # EXIF light source
+
+#: Color of a simulated camera of which only the noise is known: sRGB's primaries, green twice as sensitive as red.
+PLAIN_MATRIX = np.linalg.inv(XYZ_FROM_SRGB)
+PLAIN_NEUTRAL = (0.5, 1.0, 0.65)
 
 
 def linear_from_srgb(encoded: ArrayLike) -> NDArray[np.float32]:
@@ -46,8 +50,8 @@ def photograph_to_raw(
     cfa: CFA,
     white_level: float,
     black: float,
-    as_shot_neutral: Sequence[float],
-    color_matrix: ArrayLike,
+    as_shot_neutral: Sequence[float] = PLAIN_NEUTRAL,
+    color_matrix: ArrayLike = PLAIN_MATRIX,
     exposure: float = 1.0,
 ) -> RawImage:
     """Clean mosaic of a photograph as the described camera would expect it, without noise.

@@ -27,7 +27,7 @@ from rawkit.raw.image import AnyRaw, BlackLevel, LinearImage, Metadata, RawImage
 FloatImage = NDArray[np.float32]
 
 # Linear sRGB to CIE XYZ, white D65 (IEC 61966-2-1)
-_XYZ_FROM_SRGB = np.array(
+XYZ_FROM_SRGB = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
 
@@ -138,14 +138,14 @@ def srgb_from_camera(metadata: Metadata) -> NDArray[np.float64]:
 
     Examples
     --------
-    >>> m = srgb_from_camera(Metadata(color_matrices=((21, np.linalg.inv(_XYZ_FROM_SRGB)),)))
+    >>> m = srgb_from_camera(Metadata(color_matrices=((21, np.linalg.inv(XYZ_FROM_SRGB)),)))
     >>> bool(np.allclose(m, np.eye(3)))
     True
     """
     if not metadata.color_matrices:
         return np.eye(3)
     _, xyz_to_camera = min(metadata.color_matrices, key=lambda entry: _mired_from_d65(entry[0]))
-    camera_from_srgb = xyz_to_camera @ _XYZ_FROM_SRGB
+    camera_from_srgb = xyz_to_camera @ XYZ_FROM_SRGB
     white = camera_from_srgb.sum(axis=1, keepdims=True)
     if np.any(white <= 0) or abs(np.linalg.det(camera_from_srgb / white)) < np.finfo(np.float32).eps:
         raise UnsupportedRawError("the recorded color matrix cannot be inverted.")

@@ -100,6 +100,7 @@ def comparison(before: np.ndarray, after: np.ndarray, caption: str) -> str:
     return (
         f'<figure><div class="compare"><img {size} alt="before: noisy" src="{_data_uri(before)}">'
         f'<img class="after" {size} alt="after: denoised" src="{_data_uri(after)}">'
-        '<input type="range" min="0" max="100" step="0.5" value="50" aria-label="share of the noisy picture shown"></div>'
+        '<input type="range" min="0" max="100" step="0.5" value="50" aria-label="share of the noisy picture shown">'
+        "</div>"
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
