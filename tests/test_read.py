@@ -634,32 +634,29 @@ def test_real_metadata(data_dir):
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["01_jxl_linear_raw_integer", "02_jxl_linear_raw_float"])
-def test_jpeg_xl_files_show_the_detail_of_their_preview(data_dir, name):
-    """The preview is the writer's own render, edited locally: its fine detail must be ours, tile by tile."""
-    from scipy.ndimage import uniform_filter
-
+def test_jpeg_xl_files_are_seamless_and_look_like_their_preview(data_dir, name):
     path = data_dir / "raw" / f"{name}.dng"
     image = read_raw(path)
     assert isinstance(image, LinearImage)
     assert image.pixels.dtype == np.float32
     assert 0.1 * image.white_level < image.pixels.max() <= image.white_level
+    _, ifd = read.main_image(TiffFile.parse(path.read_bytes()))
+    for axis, tag in ((1, 322), (0, 323)):
+        # Neighbors across a tile border differ little more than within a tile (lossy tiles: 1.2 times); pixels 60
+        # apart differ 5 to 7 times as much, so no tile is misplaced, scaled or mirrored.
+        lines = np.moveaxis(image.pixels[:, :, 1], axis, 0)
+        border = np.arange(int(ifd.first(tag)), lines.shape[0], int(ifd.first(tag)))
+        across = np.abs(lines[border] - lines[border - 1]).mean()
+        within = np.abs(lines[border + 2] - lines[border + 1]).mean()
+        assert across < 1.5 * within
     preview = _preview(path)
-    small = image.signal()[::5, ::5]
-    for axis in (0, 1):  # means over the preview's pixels
-        edges = np.arange(preview.shape[axis]) * small.shape[axis] // preview.shape[axis]
-        sizes = np.diff(np.append(edges, small.shape[axis]))
-        small = np.add.reduceat(small, edges, axis) / np.expand_dims(sizes, (1 - axis, 2))
-
-    def detail(picture):  # relative to the neighborhood, which takes exposure, curve and white balance away
-        gray = picture.astype(float).mean(axis=2) + 1e-3 * picture.max()
-        return np.log(gray) - uniform_filter(np.log(gray), 9)
-
-    across, down = preview.shape[1] // 4, preview.shape[0] // 4
-    for top in range(0, preview.shape[0] - down + 1, down):
-        for left in range(0, preview.shape[1] - across + 1, across):
-            part = (slice(top, top + down), slice(left, left + across))
-            # By chance 2500 pixels agree within 0.02 x a few; the writer's sharpening leaves well above a half.
-            assert np.corrcoef(detail(small)[part].ravel(), detail(preview)[part].ravel())[0, 1] > 0.4
+    rows, cols = (
+        np.linspace(0, size - 1, coarse).astype(int)
+        for size, coarse in zip(image.pixels.shape, preview.shape[:2], strict=False)
+    )
+    for k in range(3):  # ranks, because the writer's render has curves and local edits of its own
+        ranks = [np.argsort(np.argsort(p[..., k].ravel())) for p in (image.pixels[np.ix_(rows, cols)], preview)]
+        assert np.corrcoef(*ranks)[0, 1] > 0.4  # 40000 pixels: 0.005 by chance
 
 
 def _preview(path):
