@@ -30,7 +30,7 @@ from rawkit.sensor.frames import FrameSet
 from rawkit.sensor.profile import CameraProfile
 
 CAMERA = "sonya7s2_pmn.json"
-ISOS = (800.0, 3200.0, 12800.0)
+ISOS = (800.0, 3200.0, 25600.0)
 PICTURES = ("astronaut", "coffee", "chelsea")
 FRAME = 512  # pixels on a side of a simulated calibration frame
 FLAT_LEVELS = (0.01, 0.03, 0.08, 0.16, 0.28, 0.42, 0.56, 0.68, 0.97)  # of saturation; the last one clips
