@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawkit.errors import UnsupportedRawError
-from rawkit.raw.image import AnyRaw, BlackLevel, RawImage
+from rawkit.raw.image import AnyRaw, BlackLevel, LinearImage, RawImage
 from rawkit.raw.tiff import BYTE, DOUBLE, LONG, RATIONAL, SHORT, SRATIONAL, ByteOrder, Entry
 
 if TYPE_CHECKING:  # sensor builds on raw, so only the type is named here
@@ -54,7 +54,7 @@ class StoredRaster:
 
     Parameters
     ----------
-    samples : (H, W) or (H, W, C) uint16 or float32
+    samples : (H, W) of a mosaic or (H, W, C), uint16 or float32
         As they come out of the file: ``round(DN * scale)``.
     scale : float
     white_level : int
@@ -102,10 +102,11 @@ def _tile_side(length: int) -> int:
 
 
 def pixels_of(image: AnyRaw) -> NDArray:
-    """Everything the image stores: (H, W), or (H, W, C) with C > 1."""
-    if isinstance(image, RawImage):
-        return image.raster
-    return image.pixels[..., 0] if image.pixels.shape[2] == 1 else image.pixels
+    """Everything the image stores: (H, W) for a mosaic, (H, W, C) without a color filter array."""
+    if isinstance(image, LinearImage):
+        return image.pixels
+    # dcraw 9.28 reads a monochrome tile of 2 components wrongly: without a CFA, one component per plane.
+    return image.raster if image.cfa.shape != (1, 1) else image.raster[:, :, None]
 
 
 def store(image: AnyRaw, *, extra_bits: int, keep_float: bool) -> StoredRaster:
@@ -165,7 +166,7 @@ def encode_tiles(raster: StoredRaster) -> list[bytes]:
 
     def encode(corner: tuple[int, int]) -> bytes:
         tile = raster.samples[corner[0] : corner[0] + rows, corner[1] : corner[1] + cols]
-        tile = _padded(tile, rows, cols, 2 if raster.planes == 1 else 1)
+        tile = _padded(tile, rows, cols, 2 if tile.ndim == 2 else 1)
         return _deflate(tile) if raster.is_float else ljpeg.encode(tile, precision)
 
     corners = [(top, left) for top in range(0, height, rows) for left in range(0, width, cols)]
@@ -222,7 +223,9 @@ def layout_entries(raster: StoredRaster, tile_sizes: Iterable[int], order: ByteO
         Entry.make(325, LONG, sizes, order),
     ]
     if raster.is_float:
-        entries.append(Entry.make(317, SHORT, _FLOAT_PREDICTOR_X2 if planes == 1 else _FLOAT_PREDICTOR, order))
+        entries.append(
+            Entry.make(317, SHORT, _FLOAT_PREDICTOR_X2 if raster.samples.ndim == 2 else _FLOAT_PREDICTOR, order)
+        )
         entries.append(Entry.make(339, SHORT, [_IEEE_FLOAT] * planes, order))
     return entries
 
