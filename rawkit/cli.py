@@ -408,7 +408,7 @@ def denoise(
         else:
             with progress_bar(path.name, quiet=as_json) as progress:
                 clean = denoiser(image, found.params, strength=strength, progress=progress)
-            left = denoiser.remaining_variance(strength)
+            left = denoiser.remaining_variance(strength, planes=len(image.plane_phases))
             result |= _write(clean, target, path, format, found.params, left, overwrite)
         if not as_json:
             verb = "would write" if dry_run else "->"

@@ -120,7 +120,7 @@ def demo_on_file(image: AnyRaw, found: FoundNoise, folder: Path, *, progress: Pr
         clean,
         folder / f"{stem}_denoised.dng",
         source=source if source is not None and is_dng(source) else None,
-        noise=found.params.attenuated(denoiser.remaining_variance(1.0)),
+        noise=found.params.attenuated(denoiser.remaining_variance(planes=len(image.plane_phases))),
         noise_reduction_applied=1.0,
         overwrite=True,
     )
@@ -249,7 +249,7 @@ def _denoise_picture(
         denoised,
         after_path,
         source=before_path,
-        noise=params.attenuated(denoiser.remaining_variance(1.0)),
+        noise=params.attenuated(denoiser.remaining_variance()),
         noise_reduction_applied=1.0,
         overwrite=True,
     )
