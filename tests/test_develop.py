@@ -78,6 +78,14 @@ def test_demosaicing_is_exact_on_planes_and_close_on_smooth_pictures(pattern):
         assert np.array_equal(kept, mosaic)
 
 
+@pytest.mark.parametrize("pattern", BAYER)
+def test_a_flat_color_is_exact_up_to_the_border(pattern):
+    color = np.array([0.7, 0.2, 0.4], np.float32)
+    letters = _letters(CFA.bayer(pattern), (9, 11))
+    mosaic = color[np.vectorize("RGB".index)(letters)]
+    np.testing.assert_allclose(demosaic_bayer(mosaic, pattern), np.broadcast_to(color, (9, 11, 3)), atol=1e-6)
+
+
 def test_camera_matrix_takes_a_known_color_to_srgb():
     # Light an sRGB color would emit, seen by the camera through C X, with the camera's white as its neutral.
     xyz = np.array(
