@@ -27,6 +27,11 @@ from rawkit.raw.image import CFA, BlackLevel, Metadata, RawImage
 
 _D65 = 21  # EXIF light source
 
+#: XYZ (D65) to camera of a typical sensor: one of the four matrices Brooks et al. (2019) publish.
+TYPICAL_MATRIX = ((0.838, -0.263, -0.0639), (-0.2887, 1.0725, 0.2496), (-0.0627, 0.1427, 0.5438))
+#: Camera color of neutral in daylight: inverse of the middle of the white balance gains they draw (2.15, 1, 1.7).
+TYPICAL_NEUTRAL = (1 / 2.15, 1.0, 1 / 1.7)
+
 #: Color of a simulated camera of which only the noise is known: sRGB's primaries, green twice as sensitive as red.
 PLAIN_MATRIX = np.linalg.inv(XYZ_FROM_SRGB)
 PLAIN_NEUTRAL = (0.5, 1.0, 0.65)
@@ -62,11 +67,13 @@ def photograph_to_raw(
         sRGB.
     cfa : CFA
         Bayer or X-Trans.
-    white_level, black : float [DN]
+    white_level : float [DN]
+    black : float [DN] or BlackLevel
     as_shot_neutral : (r, g, b), > 0
         Camera color of neutral (DNG AsShotNeutral).
     color_matrix : (3, 3)
         XYZ to camera for D65 (DNG ColorMatrix).
+        This and the neutral default to typical values: a photograph does not say which camera to imitate.
     exposure : float, > 0
         Multiplies the light; 0.25 is two stops darker.
 
@@ -107,11 +114,12 @@ def photograph_to_raw(
     for site, letter in enumerate(cfa.pattern):
         here = (slice(site // cols, None, rows), slice(site % cols, None, cols))
         mosaic[here] = camera[(*here, "RGB".index(letter))]
-    raster = black + np.clip(mosaic, 0, 1) * np.float32(white_level - black)
+    level = black if isinstance(black, BlackLevel) else BlackLevel.constant(black)
+    span = np.asarray(white_level - level.add(np.zeros_like(mosaic)), np.float32)
     return RawImage(
-        raster=raster.astype(np.float32),
+        raster=level.add(np.clip(mosaic, 0, 1) * span),
         cfa=cfa,
-        black=BlackLevel.constant(black),
+        black=level,
         white_level=white_level,
         metadata=metadata,
     )

@@ -14,11 +14,16 @@ and the algebraic inverse to an unfiltered value, so
 
 keeps the mean level at every strength, and s -> 0 is the input.
 
-Clipped highlights carry no noise to remove and no signal to estimate: such pixels stay as they are.
+Clipped highlights carry no signal to estimate and stay as they are, except where noise alone lifted a darker
+pixel to white.  A pixel of expected value white and noise sigma reads white - sigma / sqrt(2 pi) in the mean,
+because the converter cuts the upper half; so a clipped pixel whose denoised value lies between that and
+white - 3 sigma, amid pixels of its color that are as bright, takes the denoised value (else bright areas keep
+salt).  Every other clipped pixel is kept: saturated areas, their edges, lone highlights.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,6 +45,9 @@ UnitFilter = Callable[..., NDArray[np.float32]]
 
 #: A pixel this close to the white level, as a part of the range, counts as clipped.
 CLIP_MARGIN = 1e-3
+# How far the mean of a value that is white falls below white, and how far noise can lift a pixel, in sigmas.
+_CLIPPED_MEAN = 1 / math.sqrt(2 * math.pi)
+_NOISE_REACH = 3.0
 
 #: Below this strength the filter's input would exceed what float32 resolves; the result equals the input to 1e-3 sigma.
 _LEAST_STRENGTH = 1e-3
@@ -131,7 +139,7 @@ class Denoiser:
 
         Returns
         -------
-        The same type, pixels float32 (values of the source where strength is 0), clipped pixels unchanged.
+        The same type, pixels float32; at strength 0 the image itself.  Clipped highlights are unchanged (see module).
         """
         if _checked(strength) == 0:
             return image
@@ -144,9 +152,7 @@ class Denoiser:
             noisy = canonical_planes(image.signal(), image.cfa)
             clean = self._run(noisy, per_plane, strength, workers, progress)
             clean = from_canonical_planes(clean, image.cfa, image.mosaic.shape)
-        signal = image.signal()
-        keep = signal >= clipping_level(image)
-        return image.with_signal(np.where(keep, signal, clean))
+        return image.with_signal(_with_highlights(image, params, clean))
 
     def denoise_planes(
         self,
@@ -238,15 +244,41 @@ def _measured_remainder(denoiser: Denoiser, strength: float, planes: int) -> flo
     return float(min(1.0, np.var(left, dtype=np.float64) / np.var(field, dtype=np.float64)))
 
 
-def clipping_level(image: RawImage | LinearImage) -> NDArray[np.float32] | float:
-    """Signal [DN] from which a pixel counts as clipped, by phase: white minus ``CLIP_MARGIN`` of the range."""
+def _with_highlights(image: RawImage | LinearImage, params: NoiseParams, clean: NDArray) -> NDArray[np.float32]:
+    """``clean`` with the clipped pixels of ``image`` put back (see module)."""
+    signal = image.signal()
+    per_phase = params.for_planes(range(len(image.phases)))
     span = image.white_level - np.asarray(image.black_level, np.float64)
-    level = ((1 - CLIP_MARGIN) * span).astype(np.float32)
+    sigma = np.sqrt(np.asarray(per_phase.variance(span.reshape(-1, 1, 1)), np.float64)).reshape(-1)
+    clipped = signal >= _per_pixel(image, (1 - CLIP_MARGIN) * span)
+    below_white = clean < _per_pixel(image, span - sigma * _CLIPPED_MEAN)
+    bright = clean > _per_pixel(image, span - sigma * _NOISE_REACH)
+    period = (1, 1) if isinstance(image, LinearImage) else image.cfa.shape
+    lifted = clipped & below_white & bright
+    lifted[lifted] = _surrounded(bright, np.nonzero(lifted), period)
+    return np.where(clipped & ~lifted, signal, clean)
+
+
+def _surrounded(mask: NDArray[np.bool_], where: tuple[NDArray, ...], period: tuple[int, int]) -> NDArray[np.bool_]:
+    """Whether ``mask`` holds at all eight neighbors of the same phase, for the pixels ``where``; outside it does."""
+    rows, cols, *channel = where
+    result = np.ones(rows.size, bool)
+    for dy in (-period[0], 0, period[0]):
+        for dx in (-period[1], 0, period[1]):
+            y, x = rows + dy, cols + dx
+            inside = (y >= 0) & (y < mask.shape[0]) & (x >= 0) & (x < mask.shape[1])
+            at = tuple(index[inside] for index in (y, x, *channel))
+            result[inside] &= mask[at]
+    return result
+
+
+def _per_pixel(image: RawImage | LinearImage, values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """One value per phase, spread to broadcast against the image's signal."""
     if isinstance(image, LinearImage):
-        return level
+        return values.astype(np.float32)
     rows, cols = image.cfa.shape
     height, width = image.mosaic.shape
-    period = level[image.cfa.phase_map]
+    period = values.astype(np.float32)[image.cfa.phase_map]
     return np.tile(period, (-(-height // rows), -(-width // cols)))[:height, :width]
 
 

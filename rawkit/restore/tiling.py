@@ -1,8 +1,7 @@
 """Overlapping tiles with blended seams.
 
-Along each axis the n samples are cut into m nearly equal cores at e_0 = 0 < e_1 < ... < e_m = n.  Tile i covers its
-core and half an overlap o beyond each inner cut, so two neighbors share [e_i - o/2, e_i + o/2).  There the weight
-of the right tile rises linearly,
+Along each axis n samples are covered by m tiles of equal length (n + (m - 1) o) / m, rounded; neighbors share o
+samples.  There the weight of the right tile rises linearly,
 
     r_k = (k + 1/2) / o,    k = 0 .. o - 1,        left tile: 1 - r_k
 
@@ -57,27 +56,22 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
     length, tile : int
         Samples of the axis and of a tile, its overlaps included.
     overlap : int
-        Samples shared by neighbors: 0 or a power of two, at most half a tile.
+        Samples shared by neighbors: 0 or a power of two, at most a third of a tile: then no more than two tiles
+        meet anywhere along the axis.
 
     Examples
     --------
     >>> [(s.start, s.stop) for s in spans(100, 64, 16)]
     [(0, 58), (42, 100)]
     """
-    if overlap & (overlap - 1) or not 0 <= 2 * overlap <= tile:
-        raise ValueError(f"overlap {overlap} must be 0 or a power of two, at most half the tile of {tile}.")
+    if overlap & (overlap - 1) or not 0 <= 3 * overlap <= tile:
+        raise ValueError(f"overlap {overlap} must be 0 or a power of two, at most a third of the tile of {tile}.")
     if length <= tile:
         return [Span(0, length, 0, 0)]
     count = -(-(length - overlap) // (tile - overlap))
-    cuts = [round(i * length / count) for i in range(count + 1)]
-    half = overlap // 2
+    starts = [round(i * (length - overlap) / count) for i in range(count + 1)]
     return [
-        Span(
-            max(0, cuts[i] - half),
-            min(length, cuts[i + 1] + half),
-            overlap if i > 0 else 0,
-            overlap if i < count - 1 else 0,
-        )
+        Span(starts[i], starts[i + 1] + overlap, overlap if i > 0 else 0, overlap if i < count - 1 else 0)
         for i in range(count)
     ]
 
