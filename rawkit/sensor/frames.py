@@ -14,15 +14,18 @@ Statistics of a pair (A, B) of equal frames, per phase, over n pixels (EMVA 1288
     mean      mu = (mean A + mean B) / 2
     variance  s2 = var(A - B) / 2       with the mean difference removed, so flicker of the light cancels
 
-Fixed pattern (PRNU, DSNU, vignetting, hot pixels' mean) cancels in A - B.  Only two frames are in memory at once.
+Fixed pattern (PRNU, DSNU, vignetting, hot pixels' mean) cancels in A - B.  Frames are decoded ahead in threads; memory
+does not grow with their number.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +35,7 @@ import numpy as np
 
 from rawkit.errors import CalibrationError, RawkitError
 from rawkit.raw.image import CFA, LinearImage, RawImage
+from rawkit.raw.metadata import exif_metadata
 from rawkit.raw.read import read_raw
 from rawkit.sensor.gain import DEFAULT_BASE_ISO
 
@@ -43,6 +47,7 @@ _DARK_BELOW = 0.002  # of white - black: a frame this dark is taken for a dark,
 _FLAT_ABOVE = 0.01  # one this bright for a flat; between them its name must tell
 _SAME_LEVEL = 0.05  # relative difference of means up to which two frames make a pair
 _OUTLIER_SIGMAS = 6.0  # Gaussian noise loses 2e-9 of its variance; telegraph pixels and cosmic rays lose all
+_SUBSAMPLE = 200_000  # pixels that set the outlier limit
 _PILE_UP = 1e-3  # share of pixels on one topmost code that only clipping explains
 
 
@@ -80,7 +85,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class PairStatistics:
-    """Mean, temporal variance and degrees of freedom of one pair, (P,) per phase.
+    """Moments of one pair of frames; (P,) arrays are per phase.
 
     Parameters
     ----------
@@ -93,6 +98,15 @@ class PairStatistics:
         The code on which pixels pile up, when they do.
     floor : bool
         Pixels pile up on the lowest code.
+    row_var, column_var : float [DN^2]
+        Variance that whole rows (columns) share in one frame, by analysis of variance; may come out negative.
+    row_var_se, column_var_se : float [DN^2]
+    differences : (P, 2 R + 1) int64
+        Histogram of A - B from -R to R DN, outliers included in the end bins.
+    joint : (P, J, J) int64
+        Histogram of the code pairs (A, B) in a window of J codes around the mean, for noise of less than a DN.
+    joint_start : (P,) int
+        First code of that window.
     exposure_time : float or None [s]
     """
 
@@ -102,58 +116,122 @@ class PairStatistics:
     peak: float
     ceiling: float | None
     floor: bool
+    row_var: float
+    row_var_se: float
+    column_var: float
+    column_var_se: float
+    differences: np.ndarray
+    joint: np.ndarray
+    joint_start: np.ndarray
     exposure_time: float | None = None
 
 
 def pair_statistics(a: RawImage, b: RawImage) -> PairStatistics:
-    """Statistics of two equal frames (formulas above); pixels whose difference is beyond 6 sigma are left out."""
-    count = len(a.phases)
-    number, total, squares, dof = (np.zeros(count) for _ in range(4))
-    peak, black = -np.inf, a.black_level
-    rows, cols = a.cfa.shape
-    for (r, c), phase in zip(a.cfa.sites, a.plane_phases, strict=True):
-        first = a.mosaic[r::rows, c::cols].astype(np.float32)
-        second = b.mosaic[r::rows, c::cols].astype(np.float32)
-        difference = first - second
-        keep, center, spread = np.ones_like(difference, bool), 0.0, np.inf
-        for _ in range(4):
-            kept = difference[keep]
-            center, narrower = float(kept.mean(dtype=np.float64)), float(kept.std(dtype=np.float64))
-            if narrower >= 0.999 * spread:
-                break
-            spread = narrower
-            keep = np.abs(difference - center) <= max(_OUTLIER_SIGMAS * spread, 1.0)
-        kept = difference[keep].astype(np.float64)
-        mean = (float(first[keep].mean(dtype=np.float64)) + float(second[keep].mean(dtype=np.float64))) / 2.0
-        number[phase] += kept.size
-        total[phase] += (mean - black[phase]) * kept.size
-        squares[phase] += ((kept - kept.mean()) ** 2).sum() / 2.0
-        dof[phase] += kept.size - 1
-        peak = max(peak, mean - black[phase] + 4.0 * float(first[keep].std(dtype=np.float64)))
-    lowest, highest = _pile_ups(a.mosaic)
+    """Statistics of two equal frames (formulas above), in one pass over the pixels.
+
+    Pixels whose difference is beyond 6 standard deviations are left out of the moments: Gaussian noise loses 2e-9
+    of its variance by that, telegraph pixels and cosmic rays lose their effect.
+    """
+    from rawkit.sensor.pair_kernel import JOINT, pair_sums
+
+    phases, black = len(a.phases), np.array(a.black_level)
+    first, second = (np.ascontiguousarray(image.mosaic) for image in (a, b))
+    center, limit, level = _outlier_limits(first, second, a)
+    start = np.clip(np.rint(level) - JOINT // 2, 0, None).astype(np.int64)
+    sums = pair_sums(first, second, a.cfa.phase_map, center, limit, start, phases)
+    number, sum_a, sum_b, sum_d, squares_d, squares_a = sums.moments.T
+    mean = (sum_a + sum_b) / (2.0 * number)
+    spatial = np.sqrt(np.maximum(squares_a / number - (sum_a / number) ** 2, 0.0))
+    # Per site of the CFA period the mean difference is removed: flicker, also of single rows of the period.
+    variance = (squares_d - sum_d**2 / number) / (2.0 * (number - 1.0))
+    rows, columns = (
+        _line_variance(line, count, variance, fraction)
+        for line, count, fraction in (
+            (sums.rows, sums.row_counts, number / number.sum()),
+            (sums.columns, sums.column_counts, number / number.sum()),
+        )
+    )
+    lowest, highest = _pile_ups(sums.codes) if first.dtype.kind in "ui" else (None, None)
     return PairStatistics(
-        mean=total / number,
-        variance=squares / dof,
-        dof=dof,
-        peak=peak,
-        ceiling=None if highest is None else highest - float(np.mean(black)),
+        mean=mean - black,
+        variance=variance,
+        dof=number - 1.0,
+        peak=float(np.max(sum_a / number - black + 4.0 * spatial)),
+        ceiling=None if highest is None else highest - float(black.mean()),
         floor=lowest is not None,
+        row_var=rows[0],
+        row_var_se=rows[1],
+        column_var=columns[0],
+        column_var_se=columns[1],
+        differences=sums.differences,
+        joint=sums.joint,
+        joint_start=start,
         exposure_time=a.metadata.exposure_time,
     )
 
 
-def _pile_ups(mosaic: np.ndarray) -> tuple[float | None, float | None]:
+def _outlier_limits(
+    first: np.ndarray, second: np.ndarray, image: RawImage
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Center of A - B, the distance from it that counts as an outlier, and the mean of A; (P,), from a subsample."""
+    phases = len(image.phases)
+    rows, cols = image.cfa.shape
+    center, limit, level = np.zeros(phases), np.zeros(phases), np.zeros(phases)
+    step = max(1, int(np.sqrt(first.size / _SUBSAMPLE)))
+    for (r, c), phase in zip(image.cfa.sites, image.plane_phases, strict=True):
+        of = (slice(r, None, rows * step), slice(c, None, cols))
+        values = first[of].astype(np.float64)
+        difference = values - second[of]
+        kept = difference
+        for _ in range(6):
+            middle, spread = float(kept.mean()), float(kept.std())
+            narrower = difference[np.abs(difference - middle) <= max(_OUTLIER_SIGMAS * spread, 1.0)]
+            if narrower.size == kept.size or narrower.size < 2:
+                break
+            kept = narrower
+        center[phase] = kept.mean()
+        limit[phase] = max(limit[phase], _OUTLIER_SIGMAS * float(kept.std()), 1.0)
+        level[phase] = np.median(values)
+    return center, limit, level
+
+
+def _line_variance(
+    sums: np.ndarray, counts: np.ndarray, variance: np.ndarray, share: np.ndarray
+) -> tuple[float, float]:
+    """Variance common to whole lines: var(line mean of D) / 2 - s2_pixel / N, and its standard error.
+
+    Parameters
+    ----------
+    sums, counts : (lines, K)
+        Sums of D over the line, split by position in the CFA period.
+    variance, share : (P,)
+        Pixel variance of each phase and the phase's share of all pixels.
+    """
+    period = counts > 0
+    means = np.where(period, sums / np.maximum(counts, 1), 0.0)
+    # Lines of one position in the period share phases: remove the mean of each such class (flicker, phase offsets).
+    classes = len(means) and 2
+    centered = means.copy()
+    for k in range(classes):
+        lines = slice(k, None, classes)
+        centered[lines] -= means[lines].mean(axis=0, keepdims=True)
+    weight = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    line = (weight * centered).sum(axis=1)
+    number = float(counts.sum(axis=1).mean())
+    total = float((line**2).sum() / max(len(line) - classes, 1)) / 2.0
+    pixel = float((variance * share).sum()) / number
+    return total - pixel, float(np.sqrt(2.0 / max(len(line) - classes, 1))) * total
+
+
+def _pile_ups(counts: np.ndarray) -> tuple[float | None, float | None]:
     """Lowest and highest code if an implausible share of pixels sits on it, else None.
 
     A smooth tail thins out towards its end.  Clipping shows as an end code that holds over 0.1 % of the pixels
     and more than half of what the eight codes before it hold together.
     """
-    if mosaic.dtype.kind not in "ui":
-        return None, None
-    counts = np.bincount(mosaic.ravel())
     filled = np.flatnonzero(counts)
     low, high = int(filled[0]), int(filled[-1])
-    enough = max(10.0, _PILE_UP * mosaic.size)
+    enough = max(10.0, _PILE_UP * counts.sum())
     at_low = counts[low] > enough and counts[low] > counts[low + 1 : low + 9].sum() / 2
     at_high = counts[high] > enough and counts[high] > counts[max(high - 8, 0) : high].sum() / 2
     return (float(low) if at_low else None), (float(high) if at_high else None)
@@ -219,11 +297,12 @@ class FrameSet:
         cameras: Counter[tuple[str, str]] = Counter()
         for path in paths:
             try:
-                image = Frame(path, "flat").read()
-                kind = _kind_by_name(path) or _kind_by_level(image)
-                camera = (image.metadata.make or "", image.metadata.model or image.metadata.unique_camera_model or "")
-                frames.append(Frame(path, kind, image.iso, image.metadata.exposure_time))
-                cameras[camera] += 1
+                kind, metadata = _kind_by_name(path), exif_metadata(path, serial="not needed")
+                if kind is None or metadata.iso is None:
+                    image = Frame(path, "flat").read()
+                    kind, metadata = kind or _kind_by_level(image), replace(image.metadata, iso=image.iso)
+                frames.append(Frame(path, kind, metadata.iso, metadata.exposure_time))
+                cameras[metadata.make or "", metadata.model or metadata.unique_camera_model or ""] += 1
             except RawkitError as error:
                 left_out.append((path, str(error)))
         if not frames and not left_out:
@@ -324,18 +403,54 @@ class FrameSet:
         return self.frames[0].read()
 
 
-def pairs(frames: Iterable[Frame]) -> Iterator[tuple[Frame, PairStatistics | str]]:
+def stream(frames: Iterable[Frame], *, workers: int | None = None) -> Iterator[tuple[Frame, RawImage | str]]:
+    """Decoded frames in order, decoded ahead in threads; a frame that cannot be read yields its reason.
+
+    At most ``workers`` + 1 frames are in memory besides those the caller keeps.
+    """
+    count = workers if workers is not None else os.cpu_count() or 1
+
+    def read(frame: Frame) -> RawImage | str:
+        try:
+            return frame.read()
+        except RawkitError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(max(count, 1)) as pool:
+        waiting: deque[tuple[Frame, Future[RawImage | str]]] = deque()
+        todo = iter(frames)
+        for frame in todo:
+            waiting.append((frame, pool.submit(read, frame)))
+            if len(waiting) > count:
+                break
+        while waiting:
+            frame, future = waiting.popleft()
+            yield frame, future.result()
+            following = next(todo, None)
+            if following is not None:
+                waiting.append((following, pool.submit(read, following)))
+
+
+def pairs(
+    frames: Iterable[Frame], *, workers: int | None = None, visit: Callable[[Frame, RawImage], None] | None = None
+) -> Iterator[tuple[Frame, PairStatistics | str]]:
     """Statistics of consecutive frames of equal exposure and level; a frame without a partner yields its reason.
 
     Frames are taken in the order of exposure time, then of the list.  No frame is used twice.
+
+    Parameters
+    ----------
+    visit : callable (frame, image), optional
+        Called with every decoded frame, for statistics of stacks.
     """
     waiting: tuple[Frame, RawImage] | None = None
-    for frame in sorted(frames, key=lambda f: (f.exposure_time or 0.0, f.photons or 0.0)):
-        try:
-            image = frame.read()
-        except RawkitError as error:
-            yield frame, str(error)
+    ordered = sorted(frames, key=lambda f: (f.exposure_time or 0.0, f.photons or 0.0))
+    for frame, image in stream(ordered, workers=workers):
+        if isinstance(image, str):
+            yield frame, image
             continue
+        if visit is not None:
+            visit(frame, image)
         if waiting is None:
             waiting = frame, image
             continue
