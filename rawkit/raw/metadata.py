@@ -39,11 +39,14 @@ _OPCODES = {51008: "OpcodeList1", 51009: "OpcodeList2", 51022: "OpcodeList3"}
 Tags = Mapping[str, Any]
 
 
-def exif_metadata(path: Path) -> Metadata:
-    """Metadata of any file exifread understands; nothing recorded when it does not."""
+def exif_metadata(path: Path, *, serial: str | None = None) -> Metadata:
+    """Metadata of any file exifread understands; nothing recorded when it does not.
+
+    A ``serial`` known from elsewhere may save parsing the maker note, which takes as long as decoding the pixels.
+    """
     tags = _exif_tags(path, maker_note=False)
     metadata = from_tags(tags)
-    if tags and (metadata.iso is None or metadata.serial is None):  # maker notes take long to parse
+    if tags and (metadata.iso is None or (metadata.serial or serial) is None):
         metadata = from_tags(_exif_tags(path, maker_note=True))
     return metadata
 

@@ -105,8 +105,11 @@ def linearize(
     -------
     float32 of the same shape [DN, black included], linear; values beyond black and white are not clipped.
     """
-    span = np.float32(white_level - np.max(black.pattern))
     steps = [_decode(curve) for curve in curves]
+    span = np.float32(white_level - np.max(black.pattern))
+    tables = _tables(pixels, black, span, steps)
+    if tables is not None:
+        return _look_up(pixels, tables)
     linear = black.remove(pixels)
     image = linear if linear.ndim == 3 else linear[:, :, None]
 
@@ -120,9 +123,49 @@ def linearize(
                     part[rows, area.cols, plane] = curve(part[rows, area.cols, plane])
         part *= span
 
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        list(pool.map(band, range(0, image.shape[0], _BAND)))
+    _in_bands(band, image.shape[0])
     return black.add(linear)
+
+
+def _in_bands(task: Callable[[int], None], height: int) -> None:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        list(pool.map(task, range(0, height, _BAND)))
+
+
+def _tables(
+    pixels: NDArray, black: BlackLevel, span: np.float32, steps: list[tuple[_Area, Curve]]
+) -> list[NDArray[np.float32]] | None:
+    """The same mapping as one table per plane, where integers have one black level and one curve per whole plane."""
+    height, width, samples = pixels.shape if pixels.ndim == 3 else (*pixels.shape, 1)
+    whole = (slice(0, height, 1), slice(0, width, 1))
+    if (
+        pixels.dtype.kind != "u"
+        or black.pattern.shape[:2] != (1, 1)
+        or black.delta_h is not None
+        or black.delta_v is not None
+        or any((area.rows, area.cols) != whole for area, _ in steps)
+    ):
+        return None
+    levels = np.broadcast_to(black.pattern.reshape(-1), (samples,)).astype(np.float32)
+    stored = np.arange(np.iinfo(pixels.dtype).max + 1, dtype=np.float32)
+    tables = [(stored - level) / span for level in levels]
+    for area, curve in steps:
+        for plane in area.planes:
+            if plane < samples:
+                tables[plane] = curve(tables[plane])
+    return [table * span + level for table, level in zip(tables, levels, strict=True)]
+
+
+def _look_up(pixels: NDArray, tables: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    image = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    linear = np.empty(image.shape, np.float32)
+
+    def band(top: int) -> None:
+        for plane, table in enumerate(tables):
+            linear[top : top + _BAND, :, plane] = table[image[top : top + _BAND, :, plane]]
+
+    _in_bands(band, image.shape[0])
+    return linear if pixels.ndim == 3 else linear[:, :, 0]
 
 
 def _rows_within(rows: slice, top: int, height: int) -> slice:

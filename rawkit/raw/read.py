@@ -188,7 +188,7 @@ def _read_dng(path: Path, file: TiffFile, **overrides: Any) -> RawImage | Linear
         pattern = _dng_cfa(raw)
     raster = dng_pixels.decode(file.data, raw)
     metadata = replace(
-        dng_metadata(exif_metadata(path), first, raw),
+        dng_metadata(exif_metadata(path, serial=first.text(50735)), first, raw),
         source=path,
         file_format="DNG",
         decoder=f"rawkit, imagecodecs {imagecodecs.__version__}",
@@ -197,8 +197,11 @@ def _read_dng(path: Path, file: TiffFile, **overrides: Any) -> RawImage | Linear
     curves, rest = opcodes.split_curves(metadata.opcode_lists.get("OpcodeList2", opcodes.serialize(())))
     if curves:
         linear = opcodes.linearize(raster[top:bottom, left:right], black, white, curves)
-        raster = raster.astype(np.float32)
-        raster[top:bottom, left:right] = linear
+        if linear.shape == raster.shape:
+            raster = linear
+        else:  # the borders stay as stored: the curves are defined on the active area
+            raster = raster.astype(np.float32)
+            raster[top:bottom, left:right] = linear
         metadata = _without_curves(metadata, curves, rest)
     if layout.samples == 1:
         return _raw_image(raster, pattern or CFA.mono(), area, black, white, metadata, overrides)
@@ -336,7 +339,7 @@ def _read_libraw(path: Path, head: bytes, **overrides: Any) -> RawImage | Linear
     if indices is None:
         cfa, levels = CFA.mono(), BlackLevel.constant(black[0])
     else:
-        letters = "".join(description[i] for i in indices.ravel())
+        letters = "".join(description[i] if i < len(description) else "?" for i in indices.ravel())
         cfa = overrides["cfa"] or _known_cfa(letters, indices.shape)
         levels = BlackLevel(black[indices])
     return _raw_image(pixels, cfa, area, levels, white, metadata, overrides)
