@@ -5,6 +5,7 @@ import os
 import struct
 from dataclasses import replace
 
+import imagecodecs
 import numpy as np
 import pytest
 import rawpy
@@ -17,6 +18,7 @@ from rawkit.raw.read import read_raw
 from rawkit.raw.tiff import (
     ASCII,
     BYTE,
+    DOUBLE,
     LONG,
     RATIONAL,
     SHORT,
@@ -225,6 +227,11 @@ def test_unknown_color_gets_a_stated_neutral_default(tmp_path):
     assert illuminant == 21
     np.testing.assert_allclose(matrix @ white, 1, atol=1e-3)  # D65 is gray: no color cast
 
+    known = raw_image(metadata=Metadata(as_shot_neutral=(0.5, 1.0, 0.625)))
+    assert len(write_dng(known, tmp_path / "b.dng").notes) == 1
+    _, matrix = read_raw(tmp_path / "b.dng").metadata.color_matrices[0]
+    np.testing.assert_allclose(matrix @ white, (0.5, 1.0, 0.625), atol=1e-3)  # what the camera calls neutral
+
 
 def test_thumbnail_shows_the_picture_in_its_colors(tmp_path):
     image = raw_image("GBRG", shape=(600, 400), black=BlackLevel.constant(100), white_level=1100.0)
@@ -285,10 +292,12 @@ def test_file_carries_the_digest_of_what_it_stores(tmp_path):
 BLOB = b"maker note whose inner offsets count from the file's first byte: " + bytes(range(256))
 
 
-def source_dng(path, order="<", *, raw_first=False, tiled=False, behind=False, shape=(64, 96), extra=()):
+def source_dng(
+    path, order="<", *, raw_first=False, tiled=False, behind=False, shape=(64, 96), extra=(), extra_first=(), jxl=False
+):
     """A DNG by hand: thumbnail, maker note, uncompressed raw data in the middle or at the end of the file.
 
-    The raw data are 12-bit values under a LinearizationTable-free, per-phase black level, with a masked border.
+    12-bit values, a black level per phase, a masked border.  ``jxl``: the one strip is JPEG XL, as of DNG 1.7.
     """
     samples = mosaic(shape)
     data = bytearray((b"II*\0" if order == "<" else b"MM\0*") + b"\0\0\0\0")
@@ -316,13 +325,15 @@ def source_dng(path, order="<", *, raw_first=False, tiled=False, behind=False, s
     else:  # strips of 20 rows, the last one short
         pieces = [stored[r : r + 20].tobytes() for r in range(0, shape[0], 20)]
         layout = [make(278, LONG, 20)]
+        if jxl:
+            pieces, layout = [imagecodecs.jpegxl_encode(samples, lossless=True)], [make(278, LONG, shape[0])]
         offsets_tag, counts_tag = 273, 279
     raw = [
         make(254, LONG, 0),
         make(256, LONG, shape[1]),
         make(257, LONG, shape[0]),
         make(258, SHORT, 16),
-        make(259, SHORT, 1),
+        make(259, SHORT, 52546 if jxl else 1),
         make(262, SHORT, 32803),
         make(277, SHORT, 1),
         *layout,
@@ -340,14 +351,15 @@ def source_dng(path, order="<", *, raw_first=False, tiled=False, behind=False, s
         make(271, ASCII, "Acme"),
         make(272, ASCII, "One"),
         make(34665, LONG, exif),
-        make(50706, BYTE, bytes((1, 4, 0, 0))),
-        make(50707, BYTE, bytes((1, 1, 0, 0))),
+        make(50706, BYTE, bytes((1, 7, 0, 0) if jxl else (1, 4, 0, 0))),
+        make(50707, BYTE, bytes((1, 7, 0, 0) if jxl else (1, 1, 0, 0))),
         make(50721, SRATIONAL, [(8, 10), (0, 1), (0, 1), (0, 1), (8, 10), (0, 1), (0, 1), (0, 1), (8, 10)]),
         make(50728, RATIONAL, [(1, 2), (1, 1), (5, 8)]),
         make(50740, BYTE, BLOB[::-1]),
         make(50781, BYTE, bytes(16)),
         make(50972, BYTE, bytes(16)),
         make(51111, BYTE, bytes(16)),
+        *extra_first,
     ]
     if raw_first:
         first, positions = directory(raw + identity)
@@ -428,6 +440,69 @@ def test_rewrite_changes_the_raw_data_and_nothing_else(tmp_path, layout):
     written_again = write_dng(read_raw(target), again, source=target)
     assert written_again.size == written.size
     np.testing.assert_array_equal(read_raw(again).raster, expected)
+
+
+@pytest.mark.parametrize("copies", [1, 3], ids=["one pair", "a pair per plane"])
+@pytest.mark.parametrize("order", "<>")
+def test_both_copies_of_the_noise_profile_tell_the_truth(tmp_path, copies, order):
+    old = Entry.make(51041, DOUBLE, [1e-4, 1e-6] * copies, order)
+    source = tmp_path / "s.dng"
+    source_dng(source, order, extra=[old], extra_first=[old])
+    image = read_raw(source)
+    noise = NoiseParams(1.5, 4.0)
+    pair = (1.5 / (4000 - np.mean(image.black_level)), 4.0 / (4000 - np.mean(image.black_level)) ** 2)
+    cases = [
+        ({}, tuple([1e-4, 1e-6] * copies)),  # as it was
+        ({"noise": noise, "noise_reduction_applied": 1.0}, pair * 3),
+        ({"noise_reduction_applied": 1.0}, ()),  # something was removed, nobody says what remains
+    ]
+    for k, (options, expected) in enumerate(cases):
+        write_dng(image, tmp_path / f"{k}.dng", source=source, **options)
+        first, raw = raw_ifd(tmp_path / f"{k}.dng")
+        assert first.get(51041) == pytest.approx(expected)
+        assert raw.get(51041) == pytest.approx(expected)
+        assert first.text(271) == "Acme"
+        np.testing.assert_array_equal(libraw(tmp_path / f"{k}.dng")[0], image.raster)
+
+
+def test_version_falls_when_jpeg_xl_leaves_the_file(tmp_path):
+    samples = source_dng(tmp_path / "s.dng", jxl=True)
+    write_dng(read_raw(tmp_path / "s.dng"), tmp_path / "t.dng", source=tmp_path / "s.dng")
+    first, raw = raw_ifd(tmp_path / "t.dng")
+    assert raw.first(259) == 7
+    assert first.get(50706) == (1, 7, 0, 0)  # what the file was written to
+    assert first.get(50707) == (1, 4, 0, 0)  # what a reader needs to know
+    np.testing.assert_array_equal(libraw(tmp_path / "t.dng")[0], samples)
+
+
+def test_transparency_mask_stays_and_counts_in_the_digest(tmp_path):
+    image = raw_image()
+    write_dng(image, tmp_path / "plain.dng")
+    data = bytearray((tmp_path / "plain.dng").read_bytes())
+    mask = mosaic((70, 92), bits=8).astype(np.uint8)
+    first, _ = raw_ifd(tmp_path / "plain.dng")
+    data += bytes(len(data) % 2)
+    at = len(data)
+    data += mask.tobytes()
+    entries = [Entry.make(t, LONG, v) for t, v in ((254, 4), (256, 92), (257, 70), (273, at), (279, mask.size))]
+    entries += [Entry.make(t, SHORT, v) for t, v in ((258, 8), (259, 1), (262, 4), (277, 1))]
+    mask_at = len(data)
+    data += serialize_ifd(entries, mask_at)[0]
+    subs = struct.pack("<2I", first.first(330), mask_at)
+    at = len(data)
+    data += subs
+    position = next(p for p in range(first.offset + 2, len(data), 12) if data[p : p + 2] == struct.pack("<H", 330))
+    struct.pack_into("<II", data, position + 4, 2, at)
+    (tmp_path / "s.dng").write_bytes(data)
+
+    write_dng(image, tmp_path / "t.dng", source=tmp_path / "s.dng")
+    tiff = TiffFile.parse((tmp_path / "t.dng").read_bytes())
+    first, _ = raw_ifd(tmp_path / "t.dng")
+    kept = tiff.ifd(int(first.get(330)[1]))
+    assert tiff.data[kept.first(273) :][: mask.size] == mask.tobytes()
+    one_cell = hashlib.md5(hashlib.md5(mask.tobytes()).digest()).digest()
+    joined = new_raw_image_digest(image.raster) + one_cell
+    assert bytes(first.get(51111)) == hashlib.md5(joined).digest()
 
 
 def test_opcodes_stay(tmp_path):

@@ -101,7 +101,8 @@ def write_dng(
         The DNG the image was read from; everything but its raw data is kept byte for byte.  None: a fresh DNG
         from the image's own metadata.
     noise : NoiseParams or None
-        Noise that *remains* in ``image`` [DN], written as NoiseProfile.  None: what the source says stays.
+        Noise that *remains* in ``image`` [DN], written as NoiseProfile.  None: the recorded NoiseProfile stays, or
+        goes if ``noise_reduction_applied`` says that it is no longer true.
     noise_reduction_applied : float in [0, 1] or None
         1.0 asks the converter to add no noise reduction by default; None leaves the tag alone.
     extra_bits : int

@@ -116,7 +116,7 @@ def _raw_entries(image: AnyRaw, raster: StoredRaster, tiles: list[bytes], noise_
     ]
     if isinstance(image, RawImage) and mosaic:
         entries += [*cfa_entries(image), Entry.make(50710, BYTE, bytes((0, 1, 2))), Entry.make(50711, SHORT, 1)]
-    if image.metadata.noise_profile and not any(e.tag == 51041 for e in noise_tags):
+    if image.metadata.noise_profile and not noise_tags:  # once noise was reduced, the recorded one is not true
         pairs = image.metadata.noise_profile
         noise_tags = [*noise_tags, Entry.make(51041, DOUBLE, [value for pair in pairs for value in pair])]
     entries += noise_tags

@@ -197,7 +197,7 @@ def _deflate(tile: NDArray[np.float32]) -> bytes:
     big_endian = np.ascontiguousarray(tile, ">f4").view(np.uint8).reshape(height, -1, 4)
     planes = big_endian.transpose(0, 2, 1)
     planes = planes.reshape(height, -1)
-    planes[:, step:] -= planes[:, :-step].copy()
+    planes[:, step:] -= planes[:, :-step]
     return bytes(imagecodecs.zlib_encode(planes.tobytes()))
 
 

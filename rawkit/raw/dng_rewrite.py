@@ -41,7 +41,8 @@ from rawkit.raw.tiff import BYTE, LONG, UNDEFINED, ByteOrder, Entry, Ifd, TiffFi
 DNG_VERSION, _BACKWARD_VERSION = 50706, 50707
 _SUB_IFDS, _TILE_OFFSETS = 330, 324
 _BLACK, _WHITE, _CFA_DIM, _CFA_PATTERN = 50714, 50717, 33421, 33422
-_NEW_DIGEST, _OLD_DIGEST, _UNIQUE_ID, _NOISE_PROFILE = 51111, 50972, 50781, 51041
+_NEW_DIGEST, _OLD_DIGEST, _UNIQUE_ID = 51111, 50972, 50781
+_NOISE_PROFILE, _NOISE_REDUCTION_APPLIED = 51041, 50935
 _LINEARIZATION, _OPCODE_LIST_1, _OPCODE_LIST_2 = 50712, 51008, 51009
 _JPEG_XL, _TRANSPARENCY_MASK = 52546, 4
 
@@ -61,7 +62,7 @@ _POINTERS = (34665, 34853, 40965)  # EXIF, GPS, interoperability directories
 _DATA_EXTENTS = ((273, 279), (324, 325), (513, 514))  # offsets and byte counts
 
 # First DNG version with a tag or feature that a rewrite may add.
-_SINCE = {_NEW_DIGEST: (1, 4, 0, 0), _NOISE_PROFILE: (1, 3, 0, 0), 50935: (1, 2, 0, 0)}
+_SINCE = {_NEW_DIGEST: (1, 4, 0, 0), _NOISE_PROFILE: (1, 3, 0, 0), _NOISE_REDUCTION_APPLIED: (1, 2, 0, 0)}
 _FLOAT_SINCE, _LOSSLESS_SINCE, _WITHOUT_JPEG_XL = (1, 4, 0, 0), (1, 1, 0, 0), (1, 4, 0, 0)
 
 
@@ -256,14 +257,17 @@ def rewrite(
     changed |= {e.tag: e for e in noise_tags}
     in_first = _identity_entries(raster, tiff, first, raw_is_first)
     in_first |= {e.tag: e for e in noise_tags if e.tag in first}
+    # Noise was reduced and nobody says what remains: the source's NoiseProfile is no longer true.
+    given = {e.tag for e in noise_tags}
+    stale = {_NOISE_PROFILE} if _NOISE_REDUCTION_APPLIED in given and _NOISE_PROFILE not in given else set()
     added = [tag for tag in changed if tag not in raw.ifd] + [tag for tag in in_first if tag not in first]
     in_first |= _version_entries(tiff, first, raw.ifd, raster, added)
     if raw_is_first:
         changed |= in_first
 
-    dropped = set(_LAYOUT_TAGS)
+    dropped = _LAYOUT_TAGS | stale
     if _OPCODE_LIST_2 in raw.ifd and image.metadata.source is not None:  # as it was read, so less what was applied
-        dropped.add(_OPCODE_LIST_2)
+        dropped |= {_OPCODE_LIST_2}
         left = image.metadata.opcode_lists.get("OpcodeList2")
         changed |= {} if left is None else {_OPCODE_LIST_2: Entry.make(_OPCODE_LIST_2, UNDEFINED, left)}
 
@@ -276,29 +280,29 @@ def rewrite(
     check_size(len(source) + sum(map(len, tiles)))
     space = _Space.freed(source, own, others)
 
-    if not raw_is_first:
-        _update(space, first, in_first, order)
     entries = [*kept.values(), *changed.values()]
     block, _ = serialize_ifd(entries, 0, order, raw.ifd.next_offset, keep_values=True)
     at = space.reserve(len(block), 2)
+    struct.pack_into(order + "I", space.data, raw.pointer, at)
+    if not raw_is_first:  # parsed again, because the pointer to the raw directory may lie in it
+        _update(space, TiffFile.parse(bytes(space.data)).ifd(first.offset), in_first, stale, order)
     offsets = [space.put(tile, 2) for tile in tiles]
     changed[_TILE_OFFSETS] = Entry.make(_TILE_OFFSETS, LONG, offsets, order)
     block, _ = serialize_ifd([*kept.values(), *changed.values()], at, order, raw.ifd.next_offset, keep_values=True)
     space.data[at : at + len(block)] = block
-    struct.pack_into(order + "I", space.data, raw.pointer, at)
     check_size(len(space.data))
     return space.data
 
 
-def _update(space: _Space, ifd: Ifd, entries: dict[int, Entry], order: ByteOrder) -> None:
-    """Change tags of IFD 0: in place when all keep their size, otherwise in a new directory."""
+def _update(space: _Space, ifd: Ifd, entries: dict[int, Entry], stale: set[int], order: ByteOrder) -> None:
+    """Change and drop tags of IFD 0: in place when all keep their size, otherwise in a new directory."""
     old = ifd.entries
     same_size = all(t in old and (old[t].type, old[t].count) == (e.type, e.count) for t, e in entries.items())
-    if same_size:
+    if same_size and stale.isdisjoint(old):
         for tag, entry in entries.items():
             space.data[old[tag].offset : old[tag].offset + len(entry.data)] = entry.data
         return
-    kept = [e for t, e in old.items() if t not in entries]
+    kept = [e for t, e in old.items() if t not in entries and t not in stale]
     block, _ = serialize_ifd([*kept, *entries.values()], 0, order, ifd.next_offset, keep_values=True)
     at = space.reserve(len(block), 2)
     block, _ = serialize_ifd([*kept, *entries.values()], at, order, ifd.next_offset, keep_values=True)
