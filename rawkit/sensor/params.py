@@ -16,7 +16,7 @@ import numpy as np
 
 from rawkit.errors import ProfileError
 
-Origin = Literal["measured", "interpolated", "extrapolated", "file tag"]
+Origin = Literal["measured", "interpolated", "extrapolated", "file tag", "estimated"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,640 @@
+"""Noise parameters from one photograph.
+
+    var[x] = K E[x] + v + c E[x]^2,       c >= 0           (Foi et al. 2008 without the last term)
+
+with x the signal [DN, black removed, negatives kept], K the system gain [DN/e-] and v the read variance [DN^2],
+quantization included.  The last term takes what grows with the square of the light: pixel response
+non-uniformity, and texture of constant contrast that escaped the mask.  Its prior is half-normal, of the scale
+of a common sensor's non-uniformity, 0.5 %.
+
+What is measured.  Each plane of the mosaic is cut into tiles of 6 x 6 of its pixels, and each tile is turned by
+the orthonormal discrete cosine transform.  White noise of variance s^2 gives every coefficient variance s^2.
+The mean square of the high diagonal frequencies (u, v >= 1, u + v >= 5; 19 of 36) measures it: these vanish for
+gradients and for anything of the form f(row) + g(column), and natural pictures are weakest there.
+
+Which tiles count.  A tile is judged by numbers that are independent of the one it is used for, otherwise picking
+quiet tiles would pick those whose noise happens to be low: the lower frequencies of the same tile, all
+frequencies of the same place in the other planes, and of the eight tiles around it.
+
+How it is fitted.  Every tile is one chi-squared variable, Var(q) = 2 pred^2 / dof; Gauss-Newton with weights from
+the model, not from the data; outliers above three standard errors clipped, with the consistency correction, since
+texture only adds.  The tile's mean carries noise too, and is correlated with q through the skewness of shot noise:
+
+    E[q - (K m + v) | weights from m]  ~  2 K^2 v / (n pred),        n pixels of the tile
+
+is taken off.  Where the file cannot hold the negative half of the noise, x = max(y, floor), mean and variance of
+the clipped Poisson-Gaussian law replace the straight line; tiles near white are left out.
+
+Errors.  The inverse Fisher information, widened by (1) scatter between groups of tiles beyond sampling, (2) the
+disagreement of the highest frequencies alone, and (3) of the quietest half of the tiles.  (2) and (3) are what
+texture would cause; each counts by the share of it that chance does not explain, max(0, 1 - d.o.f. / chi^2).
+
+What cannot be seen.  Row noise and banding vanish in the transform, so v is the noise of single pixels.  Noise that
+the picture itself holds (film grain, an earlier quantization) is noise to this module.
+
+References
+----------
+A. Foi, M. Trimeche, V. Katkovnik, K. Egiazarian, "Practical Poissonian-Gaussian noise modeling and fitting for
+single-image raw-data", IEEE TIP 17(10), 2008.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+
+import numpy as np
+from numba import njit
+
+from rawkit.errors import CalibrationError
+from rawkit.raw.image import BlackLevel, LinearImage, RawImage
+from rawkit.sensor.params import NoiseParams
+
+TILE = 6  # pixels of one plane
+MIN_TILES = 60  # tiles in the fit, all planes together: below it intervals mean little
+CONFIDENCE = 0.95
+IDENTIFIABLE = 0.25  # relative half-width of the interval of the read noise up to which it counts as measured
+
+_HIGH = 5  # u + v from which a frequency measures noise
+_TOP = 7  # u + v of the cross-check
+_SMOOTH = 2  # u + v up to which a frequency is left to lawful gradients
+_TILE_SIGMAS = 1.0  # a tile may exceed the model by so many standard errors of its own score
+_AROUND = 0.10  # and its surroundings by this share of the variance
+_CLIP = 3.0  # standard errors
+_NONUNIFORMITY = 0.005**2  # prior scale of c: pixel response non-uniformity of 0.5 %
+_GROUP = 4  # tiles a side of one group whose members may share texture
+_HEADROOM = 6.0  # standard deviations to white
+_QUANTIZATION = 1.0 / 12.0  # DN^2
+_STRIP_ROWS = 512
+_MONO_STRIDE = 2
+_LINEAR_STRIDE = 4  # pixels; demosaicing and mild resampling mix neighbors, hardly beyond this distance
+_ROUNDS = 25
+_PILE = 1e-4  # share of the pixels at one extreme value that shows clipping
+_DISAGREE = 1e-4  # probability under one common amplifier below which phases are reported apart
+_DISAGREE_BY = 0.05  # ... if system gains also differ by this share
+
+
+@dataclass(frozen=True, eq=False)
+class ImageNoise:
+    """What one photograph says about its noise; P phases.
+
+    Parameters
+    ----------
+    phases : tuple of str
+    system_gain, read_var : (P,) K [DN/e-] and v [DN^2]
+    system_gain_interval, read_var_interval : (P, 2)
+        95 % intervals.
+    covariance : (P, 2, 2)
+        Of (K, v).
+    identifiable : (P,) bool
+        Whether the picture is dark enough somewhere to show the read noise (interval within +-25 %).
+    samples : (P,) int
+        Independent squared deviations behind the estimate.
+    mean_range : (P, 2) [DN, black removed]
+        Signal of the tiles used, 1st to 99th percentile.
+    tile_share : float
+        Share of all tiles that were smooth and unclipped.
+    nonuniformity : float
+        sqrt(c): response non-uniformity and left-over texture, relative to the signal.
+    pooled : bool
+        One K and v for all phases.  One amplifier serves them in almost every camera; they are reported
+        apart when they contradict each other.
+
+    Examples
+    --------
+    >>> from rawkit.raw.image import CFA, BlackLevel, RawImage
+    >>> rng = np.random.default_rng(1)
+    >>> light = np.repeat(np.linspace(0.0, 4000.0, 512)[None], 512, axis=0)
+    >>> stored = np.rint(500 + 2.0 * rng.poisson(light / 2.0) + rng.normal(0, 5.0, light.shape))
+    >>> picture = RawImage(raster=stored.astype(np.uint16), cfa=CFA.bayer("RGGB"),
+    ...                    black=BlackLevel.constant(500), white_level=16383)
+    >>> found = estimate(picture)
+    >>> bool(abs(found.system_gain[0] / 2.0 - 1) < 0.05), bool(found.identifiable.all())
+    (True, True)
+    """
+
+    phases: tuple[str, ...]
+    system_gain: np.ndarray
+    read_var: np.ndarray
+    system_gain_interval: np.ndarray
+    read_var_interval: np.ndarray
+    covariance: np.ndarray
+    identifiable: np.ndarray
+    samples: np.ndarray
+    mean_range: np.ndarray
+    tile_share: float
+    nonuniformity: float
+    pooled: bool
+
+    @property
+    def read_noise(self) -> np.ndarray:
+        """(P,) sqrt(v) [DN]."""
+        return np.sqrt(self.read_var)
+
+    @property
+    def read_noise_interval(self) -> np.ndarray:
+        """(P, 2) 95 % interval of sqrt(v) [DN]."""
+        return np.sqrt(self.read_var_interval)
+
+    def to_params(self) -> NoiseParams:
+        """Noise parameters per phase, with standard errors."""
+        return NoiseParams(
+            self.system_gain,
+            self.read_var,
+            np.sqrt(self.covariance[:, 0, 0]),
+            np.sqrt(self.covariance[:, 1, 1]),
+            origin="estimated",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Tiles:
+    """Tile statistics: Q planes on a grid of R x C tiles.
+
+    Parameters
+    ----------
+    mean : (Q, R, C) [DN]
+    high, top, low : (Q, R, C) [DN^2]
+        Mean square of the high and the highest frequencies, sum of squares of the low ones.
+    peak : (Q, R, C) [DN]
+        Largest signal of the tile.
+    plane_phases : (Q,) int
+    floor, white : (Q,) [DN, black removed]
+        Smallest value that the file can hold (-inf: no limit seen) and saturation.
+    """
+
+    mean: np.ndarray
+    high: np.ndarray
+    top: np.ndarray
+    low: np.ndarray
+    peak: np.ndarray
+    plane_phases: np.ndarray
+    floor: np.ndarray
+    white: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """Selected tiles as flat arrays (N,): the data of one fit."""
+
+    mean: np.ndarray
+    power: np.ndarray
+    floor: np.ndarray
+    group: np.ndarray
+    dof: int
+
+
+def _frequencies() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """DCT matrix (TILE, TILE), and which (u, v) are high, top, low."""
+    u = np.arange(TILE)
+    matrix = np.sqrt(2.0 / TILE) * np.cos(np.pi * (u[None] + 0.5) * u[:, None] / TILE)
+    matrix[0] = np.sqrt(1.0 / TILE)
+    order = u[:, None] + u[None]
+    inner = (u[:, None] > 0) & (u[None] > 0)
+    high = (order >= _HIGH) & inner
+    return matrix, high, (order >= _TOP) & inner, ~high & (order > _SMOOTH)
+
+
+_DCT, _IS_HIGH, _IS_TOP, _IS_LOW = _frequencies()
+_CLASS = _IS_HIGH * 1 + _IS_TOP * 1 + _IS_LOW * 3  # 1 high, 2 high and top, 3 low, 0 unused
+_N_HIGH, _N_TOP, _N_LOW = int(_IS_HIGH.sum()), int(_IS_TOP.sum()), int(_IS_LOW.sum())
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _measure(plane, dct, kind, mean, high, top, low, peak):
+    """Fill the statistics (rows, columns) of the tiles of one plane (h, w); sums, not means."""
+    size = dct.shape[0]
+    tile = np.empty((size, size), np.float32)
+    half = np.empty((size, size), np.float32)
+    for r in range(mean.shape[0]):
+        for c in range(mean.shape[1]):
+            total = np.float32(0.0)
+            largest = np.float32(-np.inf)
+            for i in range(size):
+                for j in range(size):
+                    value = plane[r * size + i, c * size + j]
+                    tile[i, j] = value
+                    total += value
+                    largest = max(largest, value)
+            middle = total / np.float32(size * size)
+            for i in range(size):
+                for j in range(size):
+                    tile[i, j] -= middle
+            for u in range(size):
+                for j in range(size):
+                    s = np.float32(0.0)
+                    for i in range(size):
+                        s += dct[u, i] * tile[i, j]
+                    half[u, j] = s
+            a = np.float32(0.0)
+            b = np.float32(0.0)
+            d = np.float32(0.0)
+            for u in range(size):
+                for v in range(size):
+                    which = kind[u, v]
+                    if which == 0:
+                        continue
+                    s = np.float32(0.0)
+                    for j in range(size):
+                        s += dct[v, j] * half[u, j]
+                    if which == 3:
+                        d += s * s
+                    else:
+                        a += s * s
+                        if which == 2:
+                            b += s * s
+            mean[r, c] = middle
+            high[r, c] = a
+            top[r, c] = b
+            low[r, c] = d
+            peak[r, c] = largest
+
+
+def _geometry(image: RawImage | LinearImage) -> tuple[list[tuple[int, int, int]], np.ndarray, tuple[int, int]]:
+    """Planes as (row, column, channel) offsets, their phases, and their stride in pixels."""
+    if isinstance(image, LinearImage):
+        step = _LINEAR_STRIDE
+        sites = [(r, c, p) for p in range(len(image.phases)) for r in range(step) for c in range(step)]
+        return sites, np.array([p for _, _, p in sites]), (step, step)
+    if image.cfa.shape == (1, 1):
+        step = _MONO_STRIDE
+        return [(r, c, 0) for r in range(step) for c in range(step)], np.zeros(step * step, int), (step, step)
+    return [(r, c, 0) for r, c in image.cfa.sites], np.array(image.plane_phases), image.cfa.shape
+
+
+def _strip_black(black: BlackLevel, top: int, bottom: int) -> BlackLevel:
+    """Black level of rows ``top`` to ``bottom``."""
+    shifted = np.roll(black.pattern, -(top % black.pattern.shape[0]), axis=0)
+    return BlackLevel(shifted, black.delta_h, None if black.delta_v is None else black.delta_v[top:bottom])
+
+
+def _extremes(stored: np.ndarray, white_level: float) -> tuple[float, float]:
+    """Stored value at which pixels clip below (-inf where none is seen) and above."""
+    smallest, largest = float(stored.min()), float(stored.max())
+    needed = _PILE * stored.size
+    below = smallest == 0.0 or np.count_nonzero(stored == smallest) > needed
+    above = largest < white_level and np.count_nonzero(stored == largest) > needed
+    return (smallest if below else -np.inf), (largest if above else white_level)
+
+
+def _tiles(image: RawImage | LinearImage, workers: int) -> _Tiles:
+    """Statistics of every tile, strip by strip."""
+    stored = image.pixels if isinstance(image, LinearImage) else image.mosaic
+    sites, phases, (down, right) = _geometry(image)
+    grid = (stored.shape[0] // (down * TILE), stored.shape[1] // (right * TILE))
+    if grid[0] * grid[1] * len(sites) < MIN_TILES:
+        raise CalibrationError(
+            f"the picture is {stored.shape[1]}x{stored.shape[0]} pixels, too small to estimate noise from; "
+            f"at least {MIN_TILES} tiles of {TILE * down}x{TILE * right} pixels are needed."
+        )
+    arrays = [np.empty((len(sites), *grid), np.float32) for _ in range(5)]
+    kernel = _DCT.astype(np.float32), _CLASS.astype(np.int8)
+    rows = max(1, _STRIP_ROWS // (down * TILE))
+
+    def strip(first: int) -> None:
+        last = min(first + rows, grid[0])
+        top, bottom = first * down * TILE, last * down * TILE
+        signal = _strip_black(image.black, top, bottom).remove(stored[top:bottom])
+        signal = signal.reshape(*signal.shape[:2], -1)
+        for index, (r, c, channel) in enumerate(sites):
+            _measure(signal[r::down, c::right, channel], *kernel, *(a[index, first:last] for a in arrays))
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(strip, range(0, grid[0], rows)))
+    mean, high, top, low, peak = arrays
+    lowest, highest = _extremes(stored, image.white_level)
+    black = np.array(image.black_level)[phases]
+    return _Tiles(mean, high / _N_HIGH, top / _N_TOP, low, peak, phases, lowest - black, highest - black)
+
+
+def _clipped_moments(
+    mu: np.ndarray, system_gain: float, read_var: float, floor: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of max(x, floor), x = K Poisson(mu / K) + N(0, v).
+
+    Parameters
+    ----------
+    mu : (N,) expected signal [DN], >= 0
+    """
+    from scipy.special import gammaln, ndtr
+
+    electrons = mu / system_gain
+    n = np.arange(int(electrons.max() + 8.0 * np.sqrt(electrons.max() + 1.0)) + 8)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_p = np.where(n > 0, n * np.log(electrons[:, None]), 0.0) - electrons[:, None] - gammaln(n + 1.0)
+    p = np.exp(log_p)
+    sd = np.sqrt(read_var)
+    above = (system_gain * n - floor) / sd
+    density = np.exp(-0.5 * above**2) / np.sqrt(2.0 * np.pi)
+    first = sd * (above * ndtr(above) + density)  # of max(x, floor) - floor
+    second = read_var * ((above**2 + 1.0) * ndtr(above) + above * density)
+    mean = p @ first
+    return mean + floor, p @ second - mean**2
+
+
+def _line(mean: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """v + K m + c m^2 [DN^2], for all m."""
+    return theta[1] + theta[0] * mean + theta[2] * mean**2
+
+
+def _variance_at(mean: np.ndarray, floor: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """Variance expected of tiles whose mean is ``mean`` [DN^2]; theta is (K, v, c)."""
+    predicted = _line(mean, theta)
+    system_gain, read_var = max(theta[0], 1e-6), max(theta[1], _QUANTIZATION)
+    for level in np.unique(floor):
+        if level < -8.0 * np.sqrt(read_var):
+            continue
+        # beyond this signal, clipping is six standard deviations away
+        reach = (level if level > 0 else 0.0) + 18.0 * system_gain + 12.0 * np.sqrt(read_var)
+        mu = reach * np.linspace(0.0, 1.0, 97) ** 2
+        clipped_mean, clipped_var = _clipped_moments(mu, system_gain, read_var, float(level))
+        here = (floor == level) & (mean < clipped_mean[-1])
+        slope = (clipped_var[1] - clipped_var[0]) / (clipped_mean[1] - clipped_mean[0])
+        darker = clipped_var[0] + slope * np.minimum(mean[here] - clipped_mean[0], 0.0)
+        table = np.interp(mean[here], clipped_mean, clipped_var)
+        predicted[here] = np.where(mean[here] < clipped_mean[0], darker, table) + theta[2] * mean[here] ** 2
+    return np.maximum(predicted, 0.25 * _QUANTIZATION)
+
+
+def _jacobian(mean: np.ndarray, floor: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """(N, 3) derivatives of the expected variance with respect to (K, v, c)."""
+    result = np.stack([mean, np.ones_like(mean), mean**2], axis=1)
+    near = floor > -8.0 * np.sqrt(max(theta[1], _QUANTIZATION))
+    if near.any():
+        for column in range(2):
+            step = np.zeros(3)
+            step[column] = 0.01 * max(theta[column], _QUANTIZATION)
+            up = _variance_at(mean[near], floor[near], theta + step)
+            down = _variance_at(mean[near], floor[near], theta - step)
+            result[near, column] = (up - down) / (2.0 * step[column])
+    return result
+
+
+def _start(tiles: _Tiles) -> np.ndarray:
+    """Rough (K, v, c): a line under the low decile of the tile variances over signal."""
+    order = np.argsort(tiles.mean, axis=None)
+    parts = [part for part in np.array_split(order, 30) if part.size]
+    mean = np.array([tiles.mean.ravel()[part].mean() for part in parts])
+    low = np.array([np.quantile(tiles.high.ravel()[part], 0.1) for part in parts])
+    mean, low = np.maximum(mean, 0.0), np.maximum(low, _QUANTIZATION)
+    system_gain, read_var = max(float(np.median(low / np.maximum(mean, 1.0))), 1e-3), float(low.min())
+    for _ in range(20):
+        predicted = system_gain * mean + read_var
+        weights = 1.0 / (predicted**2 * (1.0 + ((low - predicted) / (0.3 * predicted)) ** 2))
+        a, b, d = (weights * mean**2).sum(), (weights * mean).sum(), weights.sum()
+        x, y = (weights * mean * low).sum(), (weights * low).sum()
+        slope = (x * d - y * b) / max(a * d - b * b, 1e-12 * a * d)
+        system_gain = max(slope, 1e-3) if slope > 0 else max(x / a, 1e-3)
+        read_var = max((y - system_gain * b) / d, _QUANTIZATION)
+    spread = 1.4  # a chi-squared variable of 19 degrees of freedom has its low decile at mean / 1.6
+    return np.array([system_gain * spread, read_var * spread, 0.0])
+
+
+def _scores(tiles: _Tiles, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Excess of each tile's independent power over the model, that of its surroundings, and usable tiles.
+
+    Returns
+    -------
+    own : (Q, R, C)
+        In standard errors.
+    around : (R, C)
+        Relative to the model.
+    usable : (Q, R, C) bool
+        Unclipped at the bright end.
+    """
+    count = tiles.mean.shape[0]
+    floor = np.broadcast_to(tiles.floor[:, None, None], tiles.mean.shape)
+    predicted = _variance_at(tiles.mean.ravel(), floor.ravel(), theta).reshape(tiles.mean.shape)
+    white = tiles.white[:, None, None]
+    usable = (tiles.mean + _HEADROOM * np.sqrt(predicted) < white) & (tiles.peak < white)
+    low = tiles.low / predicted
+    power = low + _N_HIGH * tiles.high / predicted
+    total = power.sum(axis=0)
+    dof = (count - 1) * (_N_HIGH + _N_LOW) + _N_LOW
+    own = ((total - power + low) / dof - 1.0) / np.sqrt(2.0 / dof)
+    full = np.where(usable.all(axis=0), total / (count * (_N_HIGH + _N_LOW)) - 1.0, 5.0)
+    padded = np.pad(np.minimum(full, 5.0), 1, mode="reflect" if min(full.shape) > 1 else "edge")
+    rows, cols = full.shape
+    window = sum(padded[i : i + rows, j : j + cols] for i in range(3) for j in range(3))
+    return own, (window - padded[1:-1, 1:-1]) / 8.0, usable
+
+
+def _select(tiles: _Tiles, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth, unclipped tiles (Q, R, C) bool, and the score they were ranked by; the limit gives way in rich scenes."""
+    own, around, usable = _scores(tiles, theta)
+    if usable.sum() < MIN_TILES:
+        raise CalibrationError(
+            f"only {int(usable.sum())} of {usable.size} tiles are below white ({tiles.white.max():.0f} DN above black), "
+            f"and {MIN_TILES} are needed. Use a picture that is not overexposed."
+        )
+    quiet = usable & (own < _TILE_SIGMAS)
+    limit = _AROUND
+    while (quiet & (around < limit)).sum() < 4 * MIN_TILES and limit < 4.0:
+        limit *= 1.5
+    chosen = quiet & (around < limit)
+    if chosen.sum() < 2 * MIN_TILES:
+        ranked = np.where(usable, own, np.inf)
+        chosen = usable & (ranked <= np.partition(ranked, 2 * MIN_TILES, axis=None)[2 * MIN_TILES])
+    return chosen, around
+
+
+def _sample(tiles: _Tiles, chosen: np.ndarray, *, top: bool = False) -> _Sample:
+    plane, row, col = np.nonzero(chosen)
+    groups_across = tiles.mean.shape[2] // _GROUP + 1
+    power = (tiles.top if top else tiles.high)[chosen].astype(np.float64)
+    group = (row // _GROUP) * groups_across + col // _GROUP
+    return _Sample(tiles.mean[chosen].astype(np.float64), power, tiles.floor[plane], group, _N_TOP if top else _N_HIGH)
+
+
+def _clip_consistency(dof: int) -> tuple[float, float]:
+    """Upper limit of power / model, and what clipping there takes from its mean."""
+    from scipy.special import gammainc
+
+    shape = dof / 2.0
+    limit = 1.0 + _CLIP * np.sqrt(2.0 / dof)
+    kept = gammainc(shape + 1.0, shape * limit) + limit * (1.0 - gammainc(shape, shape * limit))
+    return float(limit), float(1.0 - kept)
+
+
+def _fit(sample: _Sample, start: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gauss-Newton fit of (K, v, c).
+
+    Returns
+    -------
+    theta, inverse information (3, 3), residual scores (N, 3)
+    """
+    limit, lost = _clip_consistency(sample.dof)
+    theta = start.copy()
+    prior = np.diag([0.0, 0.0, 1.0 / _NONUNIFORMITY**2])
+    for _ in range(_ROUNDS):
+        predicted = _variance_at(sample.mean, sample.floor, theta)
+        slope = _jacobian(sample.mean, sample.floor, theta)
+        skew = 2.0 * theta[0] ** 2 * max(theta[1], 0.0) / (TILE**2 * predicted)
+        residual = np.minimum(sample.power, limit * predicted) + lost * predicted - skew - predicted
+        weighted = slope * (sample.dof / (2.0 * predicted**2))[:, None]
+        information = weighted.T @ slope + prior
+        gradient = weighted.T @ residual - prior @ theta
+        step = np.linalg.solve(information, gradient)
+        if theta[2] + step[2] < 0.0:
+            step[:2] = np.linalg.solve(information[:2, :2], gradient[:2] + information[:2, 2] * theta[2])
+            step[2] = -theta[2]
+        step[0] = max(step[0], -0.7 * theta[0])
+        theta = theta + step
+        scale = np.sqrt(np.diag(np.linalg.inv(information)))
+        if np.all(np.abs(step) <= 1e-3 * scale):
+            break
+    return theta, np.linalg.inv(information), weighted * residual[:, None]
+
+
+def _excess(difference: np.ndarray, expected: np.ndarray) -> float:
+    """Share of a disagreement that chance does not explain: max(0, 1 - dof / chi^2), over (K, v)."""
+    chi2 = float(difference @ np.linalg.pinv(expected) @ difference)
+    return max(0.0, 1.0 - len(difference) / chi2) if chi2 > 0 else 0.0
+
+
+def _scatter(inverse: np.ndarray, scores: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Covariance from the scatter between groups of tiles, never below the information's."""
+    sums = np.stack([np.bincount(group, scores[:, i]) for i in range(3)], axis=1)
+    used = max(int((np.bincount(group) > 0).sum()), 2)
+    sandwich = inverse @ (sums.T @ sums) @ inverse * (used / (used - 1.0))
+    root = np.linalg.cholesky(inverse)
+    whitened = np.linalg.solve(root, np.linalg.solve(root, sandwich).T)
+    values, vectors = np.linalg.eigh((whitened + whitened.T) / 2.0)
+    return root @ (vectors * np.maximum(values, 1.0)) @ vectors.T @ root.T
+
+
+def _robust_fit(tiles: _Tiles, chosen: np.ndarray, around: np.ndarray, start: np.ndarray):
+    """Fit with the errors of the module's docstring: theta, covariance (3, 3)."""
+    sample = _sample(tiles, chosen)
+    theta, inverse, scores = _fit(sample, start)
+    covariance = _scatter(inverse, scores, sample.group)
+    level = np.broadcast_to(around, chosen.shape)
+    quiet = chosen & (level <= np.median(level[chosen]))
+    for other in (_sample(tiles, chosen, top=True), _sample(tiles, quiet)):
+        shifted, wider, _ = _fit(other, theta)
+        difference = (shifted - theta)[:2]
+        share = _excess(difference, (wider - inverse)[:2, :2])
+        covariance[:2, :2] += share * np.outer(difference, difference)
+    return theta, covariance
+
+
+def _truncated(mean: np.ndarray, covariance: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Medians and 95 % intervals of the normal law of (K, v) given v >= least and K > 0: (2,), (2, 2)."""
+    from scipy.special import ndtr, ndtri
+
+    sd_k, sd_v = np.sqrt(np.diag(covariance))
+    shares = (np.arange(2000) + 0.5) / 2000
+    below = ndtr((least - mean[1]) / sd_v)
+    v = mean[1] + sd_v * ndtri(np.clip(below + shares * (1.0 - below), 0.0, 1.0 - 1e-12))
+    slope = covariance[0, 1] / sd_v**2
+    rest = np.sqrt(max(sd_k**2 - slope**2 * sd_v**2, 0.0))
+    k = ((mean[0] + slope * (v - mean[1]))[:, None] + rest * ndtri(shares[::20] + 0.00475)).ravel()
+    k = k[k > 0]
+    if not k.size:
+        raise CalibrationError(
+            "the variance does not rise with the signal: the picture was denoised, or it is not linear raw data."
+        )
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    v = np.maximum(v, least)
+    return np.array([np.median(k), np.median(v)]), np.array([np.quantile(k, tails), np.quantile(v, tails)])
+
+
+def _by_phase(
+    tiles: _Tiles, chosen: np.ndarray, around: np.ndarray, theta: np.ndarray, covariance: np.ndarray, count: int
+) -> tuple[list[np.ndarray], list[np.ndarray], bool]:
+    """Parameters (K, v) and covariance of every phase, and whether they are common."""
+    from scipy.stats import chi2
+
+    together = [theta[:2]] * count
+    if count == 1:
+        return together, [covariance[:2, :2]], True
+    masks = [chosen & (tiles.plane_phases == p)[:, None, None] for p in range(count)]
+    if min(int(mask.sum()) for mask in masks) < MIN_TILES:
+        return together, [covariance[:2, :2]] * count, True
+    apart = [_robust_fit(tiles, mask, around, theta) for mask in masks]
+    statistic = sum(
+        float((own[:2] - theta[:2]) @ np.linalg.solve(cov[:2, :2], own[:2] - theta[:2])) for own, cov in apart
+    )
+    dof = 2 * (count - 1)
+    gains = np.array([own[0] for own, _ in apart])
+    if chi2.sf(statistic, dof) < _DISAGREE and np.ptp(gains) > _DISAGREE_BY * theta[0]:
+        return [own[:2] for own, _ in apart], [cov[:2, :2] for _, cov in apart], False
+    return together, [covariance[:2, :2] * max(1.0, statistic / dof)] * count, True
+
+
+def estimate(image: RawImage | LinearImage, *, workers: int | None = None) -> ImageNoise:
+    """System gain and read variance of each phase from one photograph.
+
+        var[x] = K E[x] + v
+
+    Parameters
+    ----------
+    image : RawImage or LinearImage
+        Linear, not denoised.  Of a ``LinearImage``, whose noise is mixed between neighbors, the variance per
+        pixel is measured over distances of four pixels.
+    workers : int or None
+        Threads; None takes one per core.
+
+    Returns
+    -------
+    ImageNoise
+        One K and v for all phases unless the phases contradict each other.  ``identifiable`` is False where the
+        picture has no area dark enough to show the read noise; its interval is wide then.
+
+    Raises
+    ------
+    CalibrationError
+        The picture is too small, overexposed, or its variance does not rise with its signal.
+
+    Notes
+    -----
+    Row noise and banding are not part of v.  In a file that stores no negative noise (black level 0) the moments
+    of the clipped law are used.  Film grain and the quantization of an earlier 8-bit stage count as noise.
+
+    References
+    ----------
+    A. Foi et al., IEEE TIP 17(10), 2008.
+    """
+    tiles = _tiles(image, workers or cpu_count() or 1)
+    theta = _start(tiles)
+    for _ in range(_ROUNDS):
+        chosen, around = _select(tiles, theta)
+        updated, _, _ = _fit(_sample(tiles, chosen), theta)
+        updated[1] = max(updated[1], _QUANTIZATION)
+        done = np.allclose(updated, theta, rtol=1e-3, atol=1e-9)
+        theta = updated
+        if done:
+            break
+    theta, covariance = _robust_fit(tiles, chosen, around, theta)
+    count = len(image.phases)
+    centers, covariances, pooled = _by_phase(tiles, chosen, around, theta, covariance, count)
+    found = [_truncated(c, cov, _least(image)) for c, cov in zip(centers, covariances, strict=True)]
+    points = np.array([point for point, _ in found])
+    intervals = np.array([interval for _, interval in found])
+    noise = np.sqrt(intervals[:, 1])
+    identifiable = (noise[:, 1] - noise[:, 0]) / 2.0 < IDENTIFIABLE * np.sqrt(points[:, 1])
+    masks = [chosen & (tiles.plane_phases == p)[:, None, None] for p in range(count)]
+    ranges = [np.percentile(tiles.mean[mask], [1, 99]) if mask.any() else np.full(2, np.nan) for mask in masks]
+    samples = np.array([int(mask.sum()) * _N_HIGH for mask in masks])
+    return ImageNoise(
+        tuple(image.phases),
+        points[:, 0],
+        points[:, 1],
+        intervals[:, 0],
+        intervals[:, 1],
+        np.array(covariances),
+        identifiable,
+        np.full(count, samples.sum()) if pooled else samples,
+        np.array(ranges),
+        float(chosen.mean()),
+        float(np.sqrt(max(theta[2], 0.0))),
+        pooled,
+    )
+
+
+def _least(image: RawImage | LinearImage) -> float:
+    """Smallest possible read variance [DN^2]: quantization, where stored values are whole numbers."""
+    stored = image.pixels if isinstance(image, LinearImage) else image.mosaic
+    return _QUANTIZATION if np.issubdtype(stored.dtype, np.integer) else 0.0
