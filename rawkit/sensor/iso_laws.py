@@ -404,6 +404,12 @@ def _scatters(entries: _Entries, *groups: list[int]) -> tuple[float, float]:
     return gain if math.isfinite(gain) else _SCATTER_FLOOR, read if math.isfinite(read) else _SCATTER_FLOOR
 
 
+def _calm_scatters(entries: _Entries, native: list[int]) -> tuple[float, float]:
+    """The same among full stops only where that is smaller: pushed ISOs not yet found scatter around native ones."""
+    every, full = _scatters(entries, native), _scatters(entries, [i for i in native if _is_full_stop(entries.iso[i])])
+    return min(every[0], full[0]), min(every[1], full[1])
+
+
 def _excursions(entries: _Entries, native: list[int]) -> tuple[list[int], list[IsoFinding]]:
     """Isolated entries (one or two) whose K/ISO stands off both neighbors', which agree: pushed.
 
@@ -430,7 +436,7 @@ def _excursions(entries: _Entries, native: list[int]) -> tuple[list[int], list[I
             break
         found.append(best)
         rest = [i for i in rest if i not in best[1]]
-    scatter, read_scatter = _scatters(entries, rest)
+    scatter, read_scatter = _calm_scatters(entries, rest)
     pushed: list[IsoFinding] = []
     for step, members in found:
         error = math.sqrt(1.5 * (scatter**2 + float(np.mean(entries.gain_se[members] ** 2))))
@@ -476,7 +482,7 @@ def _extended(entries: _Entries, native: list[int], *, from_top: bool) -> tuple[
     that equals that of the ISOs a common factor above.
     """
     order = native[::-1] if from_top else list(native)
-    scatter, read_scatter = _scatters(entries, native)
+    scatter, read_scatter = _calm_scatters(entries, native)
     best: tuple[float, float, int] | None = None
     for length in range(1, min(_LONGEST_RUN, len(order) - 3) + 1):
         run, beyond = order[:length], order[length:]
@@ -552,14 +558,18 @@ def _stop(iso: Any) -> Any:
     return octaves - np.round(octaves)
 
 
+def _is_full_stop(iso: float) -> bool:
+    return abs(float(_stop(iso))) < _SAME_STOP
+
+
 def _staircase(entries: _Entries, native: list[int]) -> tuple[list[int], list[IsoFinding]]:
     """ISOs between full stops that repeat sigma/K of the full stop below or above, octave after octave: pushed.
 
     One such coincidence is chance; a class of ISOs (all a third above a full stop, say) has to follow it, where
     smooth laws through the full stops do not.
     """
-    _, scatter = _scatters(entries, native)
-    full = [i for i in native if abs(float(_stop(entries.iso[i]))) < _SAME_STOP and np.isfinite(entries.e[i])]
+    _, scatter = _calm_scatters(entries, native)
+    full = [i for i in native if _is_full_stop(entries.iso[i]) and np.isfinite(entries.e[i])]
     others = [i for i in native if i not in full and np.isfinite(entries.e[i])]
     findings: list[IsoFinding] = []
     for place in sorted({round(float(_stop(entries.iso[i])), 1) for i in others}):

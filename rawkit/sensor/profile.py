@@ -4,7 +4,8 @@
 
 * At a calibrated ISO the table's own numbers.
 * Between two native ISOs of one gain segment: K linear in ISO, read variance linear in ISO^2.  Both are exact
-  for the laws K = c0 + c1 ISO and v = a + b ISO^2 (downstream noise plus amplified noise in quadrature).
+  for the laws K = c0 + c1 ISO and v = a + b ISO^2 (downstream noise plus amplified noise in quadrature).  Where the
+  entries around follow a power of ISO more closely, linear in the logarithms.
 * Outside the table, or between an ISO and a gain switch: the segment's laws (``iso_laws``), scaled to pass through
   the nearest entry; K in proportion to ISO where the segment has too few entries for a law.
 
@@ -53,6 +54,7 @@ _DOUBTFUL = 5.0  # standard errors
 # Relative; where a segment is too short to show how K follows ISO.  Scale of |K/(c ISO) - 1| over the 371 models of
 # darktable 4.2.1's noise database: median 4.7 % / 0.6745.
 _PROPORTIONALITY_SE = 0.07
+_LAW_NEIGHBORS = 3  # entries on either side that choose the shape of an interpolation
 
 Entry = tuple[float, NoiseParams]
 
@@ -140,7 +142,7 @@ class NoiseModel:
         below = [entry for entry in native if entry[0] < iso]
         above = [entry for entry in native if entry[0] > iso]
         if below and above:
-            return _between(iso, below[-1], above[0], self._own_error)
+            return _between(iso, below[-1], above[0], self._own_error, segment=native)
         return _beyond(iso, native, below[-1] if below else above[0], self._own_error)
 
     def _pushed_at(self, iso: float) -> NoiseParams | None:
@@ -205,7 +207,11 @@ def _left_out_error(model: NoiseModel, name: str) -> float | None:
     for segment in range(len(model.gain_switches) + 1):
         native = model.native(segment)
         for low, (iso, params), high in zip(native, native[1:], native[2:], strict=False):
-            value, guess = np.asarray(getattr(params, name)), _between(iso, low, high, (None, None), own=False)
+            rest = [e for e in native if e[0] != iso]
+            value, guess = (
+                np.asarray(getattr(params, name)),
+                _between(iso, low, high, (None, None), segment=rest, own=False),
+            )
             guessed = np.asarray(getattr(guess, name))
             if np.any(value <= 0) or np.any(guessed <= 0):
                 continue
@@ -231,29 +237,50 @@ def _combined(value: Any, se: Any, relative: Sequence[float | None]) -> Any:
     return np.sqrt(own**2 + sum(r**2 for r in known) * np.asarray(value, np.float64) ** 2)
 
 
-def _weighted(params: Sequence[NoiseParams], weights: Sequence[float], name: str) -> Any:
-    """Weighted sum of one attribute; for standard errors, the root of the weighted squares; None if any is missing."""
-    values = [getattr(p, name) for p in params]
-    if any(v is None for v in values):
-        return None
-    if name.endswith("_se"):
-        return np.sqrt(sum((w * np.asarray(v)) ** 2 for w, v in zip(weights, values, strict=True)))
-    return sum(w * np.asarray(v) for w, v in zip(weights, values, strict=True))
-
-
 def _between(
-    iso: float, low: Entry, high: Entry, own_error: tuple[float | None, float | None], *, own: bool = True
+    iso: float,
+    low: Entry,
+    high: Entry,
+    own_error: tuple[float | None, float | None],
+    *,
+    segment: Sequence[Entry] = (),
+    own: bool = True,
 ) -> NoiseParams:
-    linear = (iso - low[0]) / (high[0] - low[0])
-    square = (iso**2 - low[0] ** 2) / (high[0] ** 2 - low[0] ** 2)
-    pair = (low[1], high[1])
-    gain = _weighted(pair, (1 - linear, linear), "system_gain")
-    var = _weighted(pair, (1 - square, square), "read_var")
-    gain_se = _weighted(pair, (1 - linear, linear), "system_gain_se")
-    var_se = _weighted(pair, (1 - square, square), "read_var_se")
+    """Both neighbors joined by the family of law that the entries around them follow.
+
+    K linear in ISO and v linear in ISO^2, or ln K and ln v linear in ln ISO where that law leaves smaller residuals
+    in up to six entries around.
+    """
+    near = [e for e in segment if e[0] <= low[0]][-_LAW_NEIGHBORS:] + [e for e in segment if e[0] >= high[0]][
+        :_LAW_NEIGHBORS
+    ]
+    gain, gain_se = _carried(iso, low, high, near, "system_gain")
+    var, var_se = _carried(iso, low, high, near, "read_var")
     if own:
         gain_se, var_se = _combined(gain, gain_se, (own_error[0],)), _combined(var, var_se, (own_error[1],))
     return NoiseParams(gain, var, gain_se, var_se, "interpolated")
+
+
+def _carried(iso: float, low: Entry, high: Entry, near: Sequence[Entry], name: str) -> tuple[Any, Any]:
+    """Value at ``iso`` between two entries, and the share of their standard errors in it (None: not stated)."""
+    left, right = (np.asarray(getattr(e[1], name), np.float64) for e in (low, high))
+    exponent = 1 if name == "system_gain" else 2
+    x, x_low, x_high = (i**exponent for i in (iso, low[0], high[0]))
+    w = (x - x_low) / (x_high - x_low)
+    value, weights = (1 - w) * left + w * right, (1 - w, w)
+    if len(near) > 2 and all(np.all(np.asarray(getattr(p, name)) > 0) for _, p in near):
+        isos = [known for known, _ in near]
+        typical = [math.exp(float(np.median(np.log(getattr(p, name))))) for _, p in near]  # phases share the shape
+        law = (gain_law if name == "system_gain" else read_law)(isos, typical)
+        if law.family == "power" and law.coefficients[1] > 0:
+            w = math.log(iso / low[0]) / math.log(high[0] / low[0])
+            value = left ** (1 - w) * right**w
+            weights = ((1 - w) * value / left, w * value / right)
+    errors = [getattr(e[1], f"{name}_se") for e in (low, high)]
+    if any(e is None for e in errors):
+        return value, None
+    squares = [(weight * np.asarray(e, np.float64)) ** 2 for weight, e in zip(weights, errors, strict=True)]
+    return value, np.sqrt(squares[0] + squares[1])
 
 
 def _beyond(
