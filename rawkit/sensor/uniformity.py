@@ -16,7 +16,8 @@ the variances of the column and row means minus sig2 / (L M), sig2 / (L N):
 
 The default estimates differ from it in four ways:
 
-1.  a smooth surface (polynomial, order 2) is removed: EMVA counts the lamp's falloff as PRNU;
+1.  a smooth surface is removed (a quadratic; a polynomial of order 4, 6 or 8 where that leaves shading, as a lens
+    does): EMVA counts the light's falloff as PRNU;
 2.  pixels beyond 5 robust sigma are left out: a handful of hot pixels otherwise is the DSNU;
 3.  temporal row and column noise, and the drift or flicker of whole frames, are measured and subtracted: EMVA
     treats temporal noise as white, so temporal row noise is reported as fixed rows, and flicker eats the PRNU;
@@ -34,7 +35,7 @@ offset + black-level error).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -48,6 +49,7 @@ Convention = Literal["default", "emva1288"]
 FloatArray = NDArray[np.floating]
 
 SHADING_ORDER = 2  # quadratic surface: lamp falloff over a field is smooth
+SHADING_ORDERS = (2, 4, 6, 8)  # an 8th order follows the vignetting of a lens with 65 % falloff to 0.02 %
 REJECT_SIGMAS = 5.0  # a Gaussian loses 1.5e-5 of its variance beyond 5 sigma
 HOT_SIGMAS = 6.0
 DEAD_RESPONSE = 0.5  # of the neighborhood's response
@@ -57,7 +59,12 @@ MIN_CODE_COUNT = 400  # 5 % Poisson error of one code's width
 
 _MAD_TO_SIGMA = 1.482602218505602  # 1 / Phi^-1(3/4)
 _MEDIAN_OF_EXPONENTIAL = np.log(2.0)
+_SHADING_TOLERATED = 0.002  # of the variance: 0.1 % of the total
 _SAMPLE = 1 << 20  # medians of a million pixels are good to 0.13 %
+_HANN_WIDENING = 1.5  # equivalent noise bandwidth of a Hann window, bins
+_SERIES_BACKGROUND = 129  # bins of the running median under a series' spectrum
+_SMOOTH_BLOCKS = 16  # per axis, for the shading that is left
+_CODE_ROUNDS = 20
 _BLOCKS = 64  # per axis, for the surface fit
 _BAND = 256  # rows handled at once, so that temporaries stay in cache
 
@@ -347,8 +354,10 @@ class Nonuniformity:
     shading : float
         Standard deviation of the smooth surface that was removed, same unit; 0 under EMVA 1288.
     shading_left : float
-        Standard deviation of what is still smooth over 1/8 of the field after it, in the same unit, beyond what the
-        pixel pattern and noise explain; much of the total means that a higher order is needed.
+        Standard deviation of what is still smooth over 1/16 of the field after it, in the same unit; 0 when it is
+        within three standard errors of what pixel pattern and noise explain.
+    order : int
+        Of that surface.
     rejected : float
         Share of pixels left out.
     """
@@ -364,6 +373,7 @@ class Nonuniformity:
     variance: SpatialVariance
     shading: float = 0.0
     shading_left: float = 0.0
+    order: int = 0
     rejected: float = 0.0
 
 
@@ -371,7 +381,7 @@ def dsnu(
     dark: PixelMoments,
     *,
     convention: Convention = "default",
-    order: int = SHADING_ORDER,
+    order: int | None = None,
     reject: float = REJECT_SIGMAS,
 ) -> Nonuniformity:
     """Dark signal nonuniformity [DN] of one phase; divide by K for electrons.
@@ -382,8 +392,9 @@ def dsnu(
         Of a stack of darks.
     convention : {"default", "emva1288"}
         See the module docstring.
-    order : int
-        Of the polynomial surface that is removed (default convention).
+    order : int, optional
+        Of the polynomial surface that is removed (default convention); without it the first of 2, 4, 6, 8 after which
+        nothing smooth is left that would change the total by 0.1 %.
     reject : float
         Robust sigmas beyond which a pixel is left out (default convention).
 
@@ -398,8 +409,12 @@ def dsnu(
     """
     if convention == "emva1288":
         return _from_variance(emva_split(dark))
-    surface, keep = _robust_surface(dark.mean, order, reject)
-    return _default_split(dark.mean - surface, keep, [(dark, np.ones_like(dark.mean))], order, float(surface.std()))
+
+    def detrended(n: int) -> Nonuniformity:
+        surface, keep = _robust_surface(dark.mean, n, reject)
+        return _default_split(dark.mean - surface, keep, [(dark, np.ones_like(dark.mean))], n, float(surface.std()))
+
+    return _lowest_order(detrended, order)
 
 
 def prnu(
@@ -407,7 +422,7 @@ def prnu(
     dark: PixelMoments,
     *,
     convention: Convention = "default",
-    order: int = SHADING_ORDER,
+    order: int | None = None,
     reject: float = REJECT_SIGMAS,
 ) -> Nonuniformity:
     """Photo response nonuniformity of one phase, as a fraction.
@@ -435,11 +450,25 @@ def prnu(
     if convention == "emva1288":
         return _from_variance(_difference(emva_split(flat), emva_split(dark), level))
     signal = flat.mean - dark.mean
-    surface, keep = _robust_surface(signal, order, reject)
-    if surface.min() <= 0:
-        raise CalibrationError("the surface under the flat falls below zero; the light must fill the whole field.")
-    shading = float(surface.std()) / level
-    return _default_split(signal / surface - 1.0, keep, [(flat, surface), (dark, surface)], order, shading)
+
+    def detrended(n: int) -> Nonuniformity:
+        surface, keep = _robust_surface(signal, n, reject)
+        if surface.min() <= 0:
+            raise CalibrationError("the surface under the flat falls below zero; the light must fill the whole field.")
+        stacks = [(flat, surface), (dark, surface)]
+        return _default_split(signal / surface - 1.0, keep, stacks, n, float(surface.std()) / level)
+
+    return _lowest_order(detrended, order)
+
+
+def _lowest_order(detrended: Callable[[int], Nonuniformity], order: int | None) -> Nonuniformity:
+    """Result of the given order, or of the lowest of ``SHADING_ORDERS`` that leaves no shading worth mentioning."""
+    result = detrended(SHADING_ORDERS[0] if order is None else order)
+    for higher in SHADING_ORDERS[1:] if order is None else ():
+        if result.shading_left**2 <= _SHADING_TOLERATED * abs(result.variance.total):
+            break
+        result = detrended(higher)
+    return result
 
 
 def _difference(flat: SpatialVariance, dark: SpatialVariance, level: float) -> SpatialVariance:
@@ -454,13 +483,22 @@ def _difference(flat: SpatialVariance, dark: SpatialVariance, level: float) -> S
     return SpatialVariance(**values, stack=scale * flat.stack, mean=1.0)
 
 
-def _from_variance(variance: SpatialVariance, **more: float) -> Nonuniformity:
+def _from_variance(
+    variance: SpatialVariance,
+    *,
+    shading: float = 0.0,
+    shading_left: float = 0.0,
+    order: int = 0,
+    rejected: float = 0.0,
+) -> Nonuniformity:
     values = {}
     for part in ("total", "row", "column", "pixel"):
         square = getattr(variance, part)
         root = float(np.sqrt(square)) if square > 0 else float("nan")
         values[part], values[part + "_se"] = root, getattr(variance, part + "_se") / (2.0 * root)
-    return Nonuniformity(**values, variance=variance, **more)
+    return Nonuniformity(
+        **values, variance=variance, shading=shading, shading_left=shading_left, order=order, rejected=rejected
+    )
 
 
 def combine(parts: Sequence[Nonuniformity]) -> Nonuniformity:
@@ -474,10 +512,13 @@ def combine(parts: Sequence[Nonuniformity]) -> Nonuniformity:
             values[field.name] = float(np.sqrt((column**2).sum())) / len(parts)
         else:
             values[field.name] = float(column.mean())
-    rms = {
-        name: float(np.sqrt(np.mean([getattr(p, name) ** 2 for p in parts]))) for name in ("shading", "shading_left")
-    }
-    return _from_variance(SpatialVariance(**values), **rms, rejected=float(np.mean([part.rejected for part in parts])))
+    return _from_variance(
+        SpatialVariance(**values),
+        shading=float(np.sqrt(np.mean([part.shading**2 for part in parts]))),
+        shading_left=float(np.sqrt(np.mean([part.shading_left**2 for part in parts]))),
+        order=max(part.order for part in parts),
+        rejected=float(np.mean([part.rejected for part in parts])),
+    )
 
 
 def _default_split(
@@ -529,7 +570,8 @@ def _default_split(
         mean=mean,
     )
     left = _smooth_rest(np.where(keep, image - row_means[:, None] - column_means - mean, 0.0), a_rest)
-    return _from_variance(variance, shading=shading, shading_left=left, rejected=1.0 - number / image.size)
+    rejected = 1.0 - number / image.size
+    return _from_variance(variance, shading=shading, shading_left=left, order=order, rejected=rejected)
 
 
 def _temporal(
@@ -567,11 +609,13 @@ def _temporal(
 
 
 def _smooth_rest(rest: FloatArray, variance: float) -> float:
-    """Standard deviation of the 8 x 8 block means of ``rest`` beyond what pixels of ``variance`` explain."""
-    sums = _block_sums(_block_sums(rest, 8, 0), 8, 1)
-    sizes = _block_sums(_block_sums(np.ones(rest.shape[0]), 8, 0)[:, None] * np.ones(rest.shape[1]), 8, 1)
-    excess = float(np.mean((sums / sizes) ** 2)) - variance * float(np.mean(1.0 / sizes))
-    return float(np.sqrt(max(excess, 0.0)))
+    """Standard deviation of block means of ``rest`` beyond what pixels of ``variance`` explain; 0 within 3 errors."""
+    blocks = int(np.clip(min(rest.shape) // 8, 2, _SMOOTH_BLOCKS))
+    sums = _block_sums(_block_sums(rest, blocks, 0), blocks, 1)
+    sizes = np.outer(*(_block_sums(np.ones(length), blocks, 0) for length in rest.shape))
+    expected = variance * float(np.mean(1.0 / sizes))
+    excess = float(np.mean((sums / sizes) ** 2)) - expected
+    return float(np.sqrt(excess)) if excess > 3.0 * expected * np.sqrt(2.0 / sizes.size) else 0.0
 
 
 def _size(image: FloatArray) -> tuple[int, int]:
@@ -761,8 +805,8 @@ def pattern_lines(
 
     Notes
     -----
-    Hann window; power over the local median of the background, which may be colored; local maxima above
-    ln(number of frequencies / false alarms).
+    Hann window; power over the local median of the background, which may be colored; local maxima beyond what
+    ``false_alarms`` frequencies reach by chance, the scatter of the median included.
     """
     _size(image)
     surface, keep = _robust_surface(image, order, REJECT_SIGMAS)
@@ -771,8 +815,8 @@ def pattern_lines(
     rest -= rows[:, None]
     columns = rest.mean(axis=0)
     rest = np.where(keep, rest - columns, 0.0).astype(np.float32)
-    found = [PatternLine(0.0, f, a, se, s) for f, a, se, s in _lines_1d(rows, false_alarms / 3.0)]
-    found += [PatternLine(f, 0.0, a, se, s) for f, a, se, s in _lines_1d(columns, false_alarms / 3.0)]
+    found = [PatternLine(0.0, f, a, se, s) for f, a, se, s in _lines_1d(rows, false_alarms / 3.0, order + 1)]
+    found += [PatternLine(f, 0.0, a, se, s) for f, a, se, s in _lines_1d(columns, false_alarms / 3.0, order + 1)]
     found += _lines_2d(rest, false_alarms / 3.0, most)
     return sorted(found, key=lambda line: -line.amplitude)[:most]
 
@@ -783,22 +827,33 @@ def _hann(length: int) -> FloatArray:
     return window / np.sqrt(np.mean(window**2))
 
 
-def _lines_1d(series: FloatArray, false_alarms: float) -> list[tuple[float, float, float, float]]:
-    """(frequency, amplitude, its standard error, significance) of the lines of a series."""
+def _line_threshold(frequencies: int, false_alarms: float, background_bins: int, window_widening: float) -> float:
+    """Power over estimated background that ``false_alarms`` of so many frequencies exceed in noise.
+
+    Power is exponential; the median of m independent powers estimates its mean with variance 2.08 / m, so the ratio
+    is about F(2, 2 n) with n = m / 2.08:  P(ratio > t) = (1 + t / n)^-n.
+    """
+    n = background_bins / window_widening / 2.08
+    return float(n * np.expm1(np.log(frequencies / false_alarms) / n))
+
+
+def _lines_1d(series: FloatArray, false_alarms: float, first: int) -> list[tuple[float, float, float, float]]:
+    """(frequency, amplitude, its standard error, significance) of the lines of a series, from bin ``first`` on."""
     from scipy.ndimage import median_filter
 
     length = len(series)
     window = _hann(length)
-    power = np.abs(np.fft.rfft(series * window)) ** 2 / length
+    power = (np.abs(np.fft.rfft(series * window)) ** 2 / length)[first:-1]
     if len(power) < 16 or not np.any(power > 0):
         return []
-    background = median_filter(power, size=min(33, len(power) // 2 * 2 - 1), mode="nearest") / _MEDIAN_OF_EXPONENTIAL
+    size = min(_SERIES_BACKGROUND, len(power)) // 2 * 2 - 1
+    background = median_filter(power, size=size, mode="mirror") / _MEDIAN_OF_EXPONENTIAL
     ratio = power / np.maximum(background, np.finfo(float).tiny)
-    threshold = np.log(len(power) / false_alarms)
+    threshold = _line_threshold(len(power), false_alarms, size // 2, _HANN_WIDENING)  # mirrored ends count twice
     found = []
-    for k in range(2, len(power) - 1):
+    for k in range(1, len(power) - 1):
         if ratio[k] > threshold and power[k] >= power[k - 1] and power[k] > power[k + 1]:
-            f = (k + _vertex(power[k - 1 : k + 2])) / length
+            f = (first + k + _vertex(power[k - 1 : k + 2])) / length
             transform = abs(np.sum(series * window * np.exp(-2j * np.pi * f * np.arange(length))))
             found.append((float(f), *_amplitude(transform, window.sum(), length, background[k]), float(ratio[k])))
     return found
@@ -835,11 +890,12 @@ def _lines_2d(rest: NDArray[np.float32], false_alarms: float, most: int) -> list
     ]
     grid = np.array(tiles) / _MEDIAN_OF_EXPONENTIAL
     floor = float(grid.min()) if grid.min() > 0 else np.finfo(np.float32).tiny
-    candidates = np.argwhere(power > np.log(power.size / false_alarms) * floor)
+    threshold = _line_threshold(power.size, false_alarms, block**2, _HANN_WIDENING**2)
+    candidates = np.argwhere(power > threshold * floor)
     where = (candidates.T - (block - 1) / 2.0) / block
     background = map_coordinates(grid, where, order=1, mode="nearest")
     ratio = power[tuple(candidates.T)] / np.maximum(background, np.finfo(np.float32).tiny)
-    strong = ratio > np.log(power.size / false_alarms)
+    strong = ratio > threshold
     found = []
     order = np.argsort(-ratio[strong])
     for (ky, kx), level, ratio_here in zip(
@@ -1269,7 +1325,10 @@ def code_widths(
 ) -> CodeWidths:
     """Code widths from a histogram of darks or of evenly lit flats: count over the smooth expectation.
 
-        width_c = n_c / exp(P(c)),      P: polynomial of the code, fitted to ln n_c
+        width_c = n_c / exp(P(x_c)),      P: polynomial fitted to ln n_c
+
+    x_c is where the code lies: the middle between the sums of the widths below and up to it, so that wide codes shift
+    those above them.
 
     A Gaussian is of order 2; heavier tails and fixed pattern need more, and the order is the one of least BIC from 2
     to 8.  Weights are 1 / (1 / n_c + DNL^2), for counts scatter by Poisson and by the widths themselves.
@@ -1308,21 +1367,22 @@ def code_widths(
             f"{len(n) if enough[peak] else 0} neighboring codes have {min_count} counts or more; code widths need 8. "
             "Add frames, or use flats of more levels."
         )
-    x = np.linspace(-1.0, 1.0, len(n))
     orders = range(2, min(8, (len(n) - 1) // 2) + 1) if order is None else (order,)
-    _, best, fitted, leverage = min((_smooth_counts(x, n, k) for k in orders), key=lambda fit: fit[0])
+    _, best, fitted, leverage = min((_smooth_counts(n, k) for k in orders), key=lambda fit: fit[0])
     width = n / fitted
     error = width / np.sqrt(n) * np.sqrt(np.maximum(1.0 - leverage, 0.0))
     rms, rms_se = _rms_dnl(width, error, len(n) - best - 1)
     return CodeWidths(np.arange(low, high + 1) + first_code, width, error, rms, rms_se, best)
 
 
-def _smooth_counts(x: FloatArray, n: FloatArray, order: int) -> tuple[float, int, FloatArray, FloatArray]:
-    """BIC, order, smooth expectation and leverage of a weighted polynomial fit to ln n."""
-    design, dnl_var = np.polynomial.legendre.legvander(x, order), 0.0
-    y, weights = np.log(n), n
-    fitted, leverage = y, np.ones_like(y)
-    for _ in range(10):
+def _smooth_counts(n: FloatArray, order: int) -> tuple[float, int, FloatArray, FloatArray]:
+    """BIC, order, smooth expectation of a code of width 1, and leverage, of a weighted polynomial fit to ln n."""
+    y, width, dnl_var = np.log(n), np.ones_like(n), 0.0
+    fitted, leverage, weights = y, np.ones_like(y), n
+    for _ in range(_CODE_ROUNDS):
+        edges = np.concatenate([[0.0], np.cumsum(width)])
+        x = (edges[1:] + edges[:-1]) / edges[-1] - 1.0
+        design = np.polynomial.legendre.legvander(x, order)
         weights = 1.0 / (1.0 / n + dnl_var)
         root = np.sqrt(weights)
         q, r = np.linalg.qr(design * root[:, None])
@@ -1330,6 +1390,7 @@ def _smooth_counts(x: FloatArray, n: FloatArray, order: int) -> tuple[float, int
         leverage = (q**2).sum(axis=1)
         spread = float(((y - fitted) ** 2).sum()) / max(len(y) - order - 1, 1)
         dnl_var = max(spread - float(np.mean(1.0 / n)), 0.0)
+        width = np.exp(y - fitted)
     deviance = float((weights * (y - fitted) ** 2).sum() - np.log(weights).sum())
     return deviance + (order + 1) * float(np.log(len(y))), order, np.exp(fitted), leverage
 
