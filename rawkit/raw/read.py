@@ -339,7 +339,11 @@ def _read_libraw(path: Path, head: bytes, **overrides: Any) -> RawImage | Linear
     if indices is None:
         cfa, levels = CFA.mono(), BlackLevel.constant(black[0])
     else:
-        letters = "".join(description[i] if i < len(description) else "?" for i in indices.ravel())
+        if indices.max() >= min(len(description), black.size):  # LibRaw's 6 stands for "no filter"
+            raise UnsupportedRawError(
+                f"a CFA of colors {np.unique(indices).tolist()}, of which {description} are known."
+            )
+        letters = "".join(description[i] for i in indices.ravel())
         cfa = overrides["cfa"] or _known_cfa(letters, indices.shape)
         levels = BlackLevel(black[indices])
     return _raw_image(pixels, cfa, area, levels, white, metadata, overrides)
