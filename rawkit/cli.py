@@ -23,6 +23,7 @@ import rawkit
 from rawkit.errors import OutputExistsError, RawkitError
 
 FAILED, USAGE, SKIPPED, INTERRUPTED = 1, 2, 3, 130
+_FINE_WHITE = 255  # DN; a float image on a finer scale than this loses its shadows in whole numbers
 
 app = typer.Typer(
     name="rawkit",
@@ -438,7 +439,8 @@ def _write(
         target,
         source=source if is_dng(source) and not fresh else None,
         noise=None if fresh else params.attenuated(left),
-        noise_reduction_applied=1.0,
+        noise_reduction_applied=1.0 if left < 1.0 else None,
+        whole_numbers=left < 1.0 and clean.white_level > _FINE_WHITE,
         overwrite=overwrite,
     )
     return {"form": written.form, "scale": written.scale, "bytes": written.size, "notes": list(written.notes)}

@@ -681,3 +681,13 @@ def test_curve_coded_dng_is_stored_linear_without_its_curve(data_dir, tmp_path):
     assert 51009 not in raw_ifd(tmp_path / "t.dng")[1]
     assert np.abs(back.pixels / written.scale - image.pixels).max() <= 0.5 / written.scale
     assert written.scale == 256
+
+
+def test_float_images_become_whole_numbers_on_request(tmp_path):
+    rng = np.random.default_rng(4)
+    pixels = rng.uniform(0, 32768, (40, 48, 3)).astype(np.float32)
+    image = LinearImage(pixels=pixels, black=BlackLevel.constant(0), white_level=32768.0)
+    written = write_dng(image, tmp_path / "whole.dng", whole_numbers=True)
+    again = read_raw(tmp_path / "whole.dng")
+    assert again.pixels.dtype == np.uint16
+    assert np.abs(again.pixels - pixels * written.scale).max() <= 0.5

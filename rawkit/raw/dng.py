@@ -84,6 +84,7 @@ def write_dng(
     noise: NoiseParams | None = None,
     noise_reduction_applied: float | None = None,
     extra_bits: int = 2,
+    whole_numbers: bool = False,
     overwrite: bool = False,
 ) -> WrittenDng:
     """Write ``image`` as a DNG that raw converters open.
@@ -107,6 +108,9 @@ def write_dng(
         1.0 asks the converter to add no noise reduction by default; None leaves the tag alone.
     extra_bits : int
         Bits kept below one DN of a float raster.
+    whole_numbers : bool
+        Store a float image as 16-bit whole numbers even where its source holds floats: RawTherapee 5.9 shows float
+        linear DNGs black, and dcraw reads none.
     overwrite : bool
         Replace ``path``; never the source.
 
@@ -141,7 +145,7 @@ def write_dng(
         original = Path(source).read_bytes()
         try:
             tiff = TiffFile.parse(original)
-            keep_float = dng_rewrite.find_raw(tiff).is_float
+            keep_float = dng_rewrite.find_raw(tiff).is_float and not whole_numbers
             raster = store(dng_rewrite.full_raster(original, image), extra_bits=extra_bits, keep_float=keep_float)
             noise_tags = noise_entries(image, noise, noise_reduction_applied, tiff.order)
             data = dng_rewrite.rewrite(original, image, raster, encode_tiles(raster), noise_tags)
@@ -149,7 +153,7 @@ def write_dng(
             raise UnsupportedRawError(f"{source}: {error}") from error
         form: Form = "rewrite"
     else:
-        raster = store(image, extra_bits=extra_bits, keep_float=image.white_level <= _NORMALIZED_WHITE)
+        raster = store(image, extra_bits=extra_bits, keep_float=image.white_level <= _NORMALIZED_WHITE and not whole_numbers)
         noise_tags = noise_entries(image, noise, noise_reduction_applied)
         name = image.metadata.source.name if image.metadata.source else ""
         data = dng_fresh.build(image, raster, encode_tiles(raster), noise_tags, name, notes)

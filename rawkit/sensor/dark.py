@@ -1,4 +1,4 @@
-"""Read noise from dark frames.
+"""Noise of dark frames.
 
 Over pairs of darks at exposure times t, per phase,
 
@@ -10,7 +10,13 @@ v is the read variance [DN^2], quantization's 1/12 included.  Each pair contribu
     or the intercept's error               when the variance grows significantly with exposure time
 
 Pooling is the better estimate unless the growth is real, so the line is used only when there are three exposure
-times and its slope exceeds three standard errors.
+times and its slope exceeds three standard errors.  Row and column noise, being common to thousands of pixels, add
+their own uncertainty.
+
+Below 0.6 DN the plain variance depends on where the black level lies between two codes; there sigma comes from the
+likelihood of the codes (``quantized``), and v = sigma^2 + 1/12, the mean over all offsets.
+
+A dark whose mean lies far above the others' is not dark: light leaked in, and it is left out.
 """
 
 from __future__ import annotations
@@ -22,9 +28,13 @@ import numpy as np
 
 from rawkit.errors import CalibrationError
 from rawkit.sensor.frames import PairStatistics
+from rawkit.sensor.quantized import QuantizedNoise, Tails, fit_quantized, fit_tails
 
 _SIGNIFICANT = 3.0  # standard errors
 QUANTIZATION_LIMIT = 0.36  # DN^2: below 0.6 DN of read noise, rounding distorts the plain variance
+_ROUNDING_VAR = 1.0 / 12.0  # DN^2
+_LEAK_SIGMAS = 1.0  # read noises by which a dark's mean may exceed the median dark's
+_LEAK_FACTOR = 1.5  # and by which its variance may
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +45,49 @@ class DarkNoise:
     ----------
     mean : [DN, the file's black removed]
         Mean dark signal.
+    mean_se : [DN]
     read_var, read_var_se : [DN^2]
+        ``read_var_se`` is infinite where the read noise is not identifiable.
     grows : bool
         The variance grows with exposure time; ``read_var`` is the value at time zero.
+    drift, drift_se : [DN/s] or None
+        Growth of the mean with exposure time (dark current times K), from three exposure times on.
+    row_var, row_var_se, column_var, column_var_se : float [DN^2]
+        Variance that whole rows and columns share in one frame.
+    tails : tuple of Tails
+        Per phase; empty below 0.6 DN.
+    quantized : tuple of QuantizedNoise
+        Per phase where the noise is below 0.6 DN, else empty.
     """
 
     mean: np.ndarray
+    mean_se: np.ndarray
     read_var: np.ndarray
     read_var_se: np.ndarray
     grows: bool
+    drift: np.ndarray | None
+    drift_se: np.ndarray | None
+    row_var: float
+    row_var_se: float
+    column_var: float
+    column_var_se: float
+    tails: tuple[Tails, ...] = ()
+    quantized: tuple[QuantizedNoise, ...] = ()
+
+
+def light_leaks(pairs: Sequence[PairStatistics]) -> list[bool]:
+    """Which pairs of darks are brighter than the median dark by more than read noise and dark current explain.
+
+    Dark current raises mean and variance together by few DN; a leak raises the mean by more than the read noise and
+    its shot noise the variance.  Needs three pairs; fewer cannot tell which one is wrong.
+    """
+    if len(pairs) < 3:
+        return [False] * len(pairs)
+    mean = np.array([float(p.mean.mean()) for p in pairs])
+    variance = np.array([float(p.variance.mean()) for p in pairs])
+    middle, typical = float(np.median(mean)), float(np.median(variance))
+    far = mean - middle > _LEAK_SIGMAS * np.sqrt(typical)
+    return list(map(bool, far & (variance > _LEAK_FACTOR * typical)))
 
 
 def fit_darks(pairs: Sequence[PairStatistics]) -> DarkNoise:
@@ -61,24 +105,81 @@ def fit_darks(pairs: Sequence[PairStatistics]) -> DarkNoise:
     mean = np.array([p.mean for p in pairs])
     variance = np.array([p.variance for p in pairs])
     dof = np.array([p.dof for p in pairs])
-    if any(p.floor for p in pairs):
+    pooled = (dof * variance).sum(axis=0) / dof.sum(axis=0)
+    coarse = pooled < QUANTIZATION_LIMIT
+    # Noise of less than a DN piles up on few codes by nature; only above that does a pile-up mean clipping.
+    if any(p.floor for p in pairs) and not np.any(coarse):
         raise CalibrationError(
             "the darks are clipped at their lowest code (the camera removes its black level), so half of the read "
             "noise is missing; use a raw format that keeps the black offset."
         )
-    pooled = (dof * variance).sum(axis=0) / dof.sum(axis=0)
-    if np.any(pooled <= 0):
+    if np.all(pooled <= 0):
         raise CalibrationError("the darks of a pair are identical; they must be separate exposures.")
     center = (dof * mean).sum(axis=0) / dof.sum(axis=0)
-    error = np.sqrt(2.0 / dof.sum(axis=0)) * pooled
+    lines = [_pooled_line(pairs, name) for name in ("row_var", "column_var")]
+    common = float(np.sqrt(sum(error**2 for value, error in lines if value > _SIGNIFICANT * error)))
+    error = np.hypot(np.sqrt(2.0 / dof.sum(axis=0)) * pooled, common)
+    read_var, grows, drift, drift_se = pooled, False, None, None
     times = np.array([np.nan if p.exposure_time is None else p.exposure_time for p in pairs])
-    if len(np.unique(times[np.isfinite(times)])) < 3 or not np.all(np.isfinite(times)):
-        return DarkNoise(center, pooled, error, grows=False)
-    fits = [_line(times, variance[:, p], dof[:, p] / (2.0 * pooled[p] ** 2)) for p in range(variance.shape[1])]
-    intercept, intercept_se, slope, slope_se = (np.array(column) for column in zip(*fits, strict=True))
-    if not np.all(slope > _SIGNIFICANT * slope_se) or np.any(intercept <= 0):
-        return DarkNoise(center, pooled, error, grows=False)
-    return DarkNoise(center, intercept, intercept_se, grows=True)
+    if np.all(np.isfinite(times)) and len(np.unique(times)) >= 3:
+        weights = dof / (2.0 * pooled**2)
+        fits = [_line(times, variance[:, p], weights[:, p]) for p in range(variance.shape[1])]
+        intercept, intercept_se, slope, slope_se = (np.array(column) for column in zip(*fits, strict=True))
+        grows = bool(np.all(slope > _SIGNIFICANT * slope_se) and np.all(intercept > 0))
+        if grows:
+            read_var, error = intercept, np.hypot(intercept_se, common)
+        # Frame means scatter by far more than their pixels' noise (black-level jitter): errors from the scatter.
+        drifts = [_line(times, mean[:, p], np.ones(len(times))) for p in range(mean.shape[1])]
+        scatter = [
+            np.std(mean[:, p] - d[0] - d[2] * times, ddof=2) if len(times) > 2 else np.nan for p, d in enumerate(drifts)
+        ]
+        drift = np.array([d[2] for d in drifts])
+        drift_se = np.array([d[3] * s for d, s in zip(drifts, scatter, strict=True)])
+    quantized: tuple[QuantizedNoise, ...] = ()
+    if np.any(coarse):
+        quantized = tuple(fit_quantized(joint) for joint in _aligned_joint(pairs))
+        sigma = np.array([q.read_noise for q in quantized])
+        sigma_se = np.array([q.read_noise_se if q.identifiable else np.inf for q in quantized])
+        read_var = np.where(coarse, sigma**2 + _ROUNDING_VAR, read_var)
+        error = np.where(coarse, 2.0 * sigma * sigma_se, error)
+    tails = () if np.any(coarse) else tuple(fit_tails(h) for h in np.sum([p.differences for p in pairs], axis=0))
+    mean_se = np.std(mean, axis=0, ddof=1) / np.sqrt(len(pairs)) if len(pairs) > 1 else np.sqrt(pooled / (2 * dof[0]))
+    (row_var, row_se), (column_var, column_se) = lines
+    return DarkNoise(
+        center,
+        mean_se,
+        read_var,
+        error,
+        grows,
+        drift,
+        drift_se,
+        row_var,
+        row_se,
+        column_var,
+        column_se,
+        tails,
+        quantized,
+    )
+
+
+def _pooled_line(pairs: Sequence[PairStatistics], name: str) -> tuple[float, float]:
+    """Mean of ``row_var`` or ``column_var`` over pairs and its standard error."""
+    values = np.array([getattr(p, name) for p in pairs])
+    errors = np.array([getattr(p, name + "_se") for p in pairs])
+    return float(values.mean()), float(np.sqrt((errors**2).sum()) / len(pairs))
+
+
+def _aligned_joint(pairs: Sequence[PairStatistics]) -> np.ndarray:
+    """Joint histograms of all pairs added up, windows shifted to the first pair's codes; (P, J, J)."""
+    total = pairs[0].joint.copy()
+    size = total.shape[1]
+    for pair in pairs[1:]:
+        for p, shift in enumerate(pair.joint_start - pairs[0].joint_start):
+            low, high = max(0, int(shift)), min(size, size + int(shift))
+            if low < high:
+                inside = slice(low - int(shift), high - int(shift))
+                total[p, low:high, low:high] += pair.joint[p, inside, inside]
+    return total
 
 
 def _line(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[float, float, float, float]:

@@ -126,19 +126,21 @@ class PairStatistics:
     exposure_time: float | None = None
 
 
-def pair_statistics(a: RawImage, b: RawImage) -> PairStatistics:
+def pair_statistics(a: RawImage, b: RawImage, *, dark: bool = False) -> PairStatistics:
     """Statistics of two equal frames (formulas above), in one pass over the pixels.
 
     Pixels whose difference is beyond 6 standard deviations are left out of the moments: Gaussian noise loses 2e-9
-    of its variance by that, telegraph pixels and cosmic rays lose their effect.
+    of its variance by that, telegraph pixels and cosmic rays lose their effect.  In darks, pixels whose mean is beyond
+    6 robust standard deviations are left out as well: the dark current of hot pixels carries shot noise of its own.
     """
     from rawkit.sensor.pair_kernel import JOINT, pair_sums
 
     phases, black = len(a.phases), np.array(a.black_level)
     first, second = (np.ascontiguousarray(image.mosaic) for image in (a, b))
-    center, limit, level = _outlier_limits(first, second, a)
-    start = np.clip(np.rint(level) - JOINT // 2, 0, None).astype(np.int64)
-    sums = pair_sums(first, second, a.cfa.phase_map, center, limit, start, phases)
+    center, limit, middle, reach = _outlier_limits(first, second, a)
+    reach = reach if dark else np.full(phases, np.inf)
+    start = np.clip(np.rint(middle / 2.0) - JOINT // 2, 0, None).astype(np.int64)
+    sums = pair_sums(first, second, a.cfa.phase_map, center, limit, middle, reach, start, phases)
     number, sum_a, sum_b, sum_d, squares_d, squares_a = sums.moments.T
     mean = (sum_a + sum_b) / (2.0 * number)
     spatial = np.sqrt(np.maximum(squares_a / number - (sum_a / number) ** 2, 0.0))
@@ -172,27 +174,29 @@ def pair_statistics(a: RawImage, b: RawImage) -> PairStatistics:
 
 def _outlier_limits(
     first: np.ndarray, second: np.ndarray, image: RawImage
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Center of A - B, the distance from it that counts as an outlier, and the mean of A; (P,), from a subsample."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Center of A - B and what is far from it, middle of A + B and what is far; (P,), from a subsample."""
     phases = len(image.phases)
     rows, cols = image.cfa.shape
-    center, limit, level = np.zeros(phases), np.zeros(phases), np.zeros(phases)
+    center, limit, middle, reach = (np.zeros(phases) for _ in range(4))
     step = max(1, int(np.sqrt(first.size / _SUBSAMPLE)))
     for (r, c), phase in zip(image.cfa.sites, image.plane_phases, strict=True):
         of = (slice(r, None, rows * step), slice(c, None, cols))
-        values = first[of].astype(np.float64)
-        difference = values - second[of]
+        values, others = first[of].astype(np.float64), second[of].astype(np.float64)
+        difference = values - others
         kept = difference
         for _ in range(6):
-            middle, spread = float(kept.mean()), float(kept.std())
-            narrower = difference[np.abs(difference - middle) <= max(_OUTLIER_SIGMAS * spread, 1.0)]
+            mean, spread = float(kept.mean()), float(kept.std())
+            narrower = difference[np.abs(difference - mean) <= max(_OUTLIER_SIGMAS * spread, 1.0)]
             if narrower.size == kept.size or narrower.size < 2:
                 break
             kept = narrower
         center[phase] = kept.mean()
         limit[phase] = max(limit[phase], _OUTLIER_SIGMAS * float(kept.std()), 1.0)
-        level[phase] = np.median(values)
-    return center, limit, level
+        low, median, high = np.percentile(values + others, (15.865, 50.0, 84.135))
+        middle[phase] = median
+        reach[phase] = max(reach[phase], _OUTLIER_SIGMAS * (high - low) / 2.0, 4.0)
+    return center, limit, middle, reach
 
 
 def _line_variance(
@@ -457,7 +461,7 @@ def pairs(
         partner, before = waiting
         reason = _why_no_pair(partner, frame, before, image)
         if reason is None:
-            statistics = pair_statistics(before, image)
+            statistics = pair_statistics(before, image, dark=frame.kind != "flat")
             yield partner, replace(statistics, exposure_time=frame.exposure_time or statistics.exposure_time)
             waiting = None
         else:

@@ -44,23 +44,30 @@ def pair_sums(
     phase_map: np.ndarray,
     center: np.ndarray,
     limit: np.ndarray,
+    middle: np.ndarray,
+    reach: np.ndarray,
     start: np.ndarray,
     phases: int,
 ) -> PairSums:
-    """Sums of two (H, W) mosaics; pixels with |A - B - center| > limit enter the histograms only.
+    """Sums of two (H, W) mosaics.
+
+    Pixels with |A + B - middle| > reach (hot and dead ones) enter the histogram of A only, those with
+    |A - B - center| > limit (telegraph pixels, cosmic rays) all histograms but no moments.
 
     Parameters
     ----------
     phase_map : (rows, cols) index of the phase of each site of the CFA period
-    center, limit : (P,) float64 [DN]
+    center, limit, middle, reach : (P,) float64 [DN]
     start : (P,) int64
         First code of the joint histogram's window.
     """
-    return PairSums(*_sums(a, b, phase_map, center, limit, start, phases))
+    return PairSums(*_sums(a, b, phase_map, center, limit, middle, reach, start, phases))
 
 
 @njit(cache=True, nogil=True, fastmath=False)
-def _sums(a: Any, b: Any, phase_map: Any, center: Any, limit: Any, start: Any, phases: int) -> Any:  # pragma: no cover
+def _sums(
+    a: Any, b: Any, phase_map: Any, center: Any, limit: Any, middle: Any, reach: Any, start: Any, phases: int
+) -> Any:  # pragma: no cover
     height, width = a.shape
     rows, cols = phase_map.shape
     moments = np.zeros((phases, 6))
@@ -80,6 +87,8 @@ def _sums(a: Any, b: Any, phase_map: Any, center: Any, limit: Any, start: Any, p
             code = int(x)
             if 0 <= code < CODES:
                 codes[code] += 1
+            if abs(x + y - middle[phase]) > reach[phase]:
+                continue
             bin_of = int(np.floor(d + 0.5)) + REACH
             differences[phase, min(max(bin_of, 0), 2 * REACH)] += 1
             u, w = code - start[phase], int(y) - start[phase]

@@ -19,6 +19,13 @@ pull K down), so the fit is repeated until K stands still.  Standard error, v's 
 
 chi2/dof above 1 says that the points scatter more than sampling explains: a bent response, light that changed
 within pairs.  An unweighted fit, as EMVA 1288 prescribes, has 2.3 times the standard error.
+
+Bent response.  If a pixel with linear signal x stores y = x (1 - c x), its shot noise is scaled by the local slope:
+
+    var = v + K x (dy/dx)^2 = v + K x (1 - 4 c y),      x = (1 - sqrt(1 - 4 c y)) / (2 c)
+
+so the curve itself shows the bend, whatever the exposure times were.  Where c differs from 0 by more than five
+standard errors (their scatter included), K is the slope at zero signal of this model; otherwise the line stands.
 """
 
 from __future__ import annotations
@@ -33,6 +40,8 @@ from rawkit.sensor.frames import PairStatistics
 
 FIT_UP_TO = 0.7  # of the saturation signal: EMVA 1288 R4.0 Linear, section 6.6
 MIN_LEVELS = 3
+MIN_LEVELS_BENT = 6
+BEND_EVIDENCE = 5.0  # standard errors: a correction that changes what K means needs strong evidence
 _MAX_ROUNDS = 50
 
 
@@ -51,6 +60,8 @@ class PhotonTransfer:
     chi2_per_dof : (P,)
     saturation : float [DN above dark]
         Where pixels clip.
+    bend, bend_se : (P,) [1/DN]
+        c of the response y = x (1 - c x); 0 where the straight line stands.
     """
 
     mean: np.ndarray
@@ -61,6 +72,19 @@ class PhotonTransfer:
     system_gain_se: np.ndarray
     chi2_per_dof: np.ndarray
     saturation: float
+    bend: np.ndarray
+    bend_se: np.ndarray
+
+    def model_variance(self, signal: np.ndarray, phase: int, read_var: float) -> np.ndarray:
+        """Fitted variance [DN^2] at a stored signal [DN above dark]."""
+        return read_var + self.system_gain[phase] * _shot_shape(np.asarray(signal), float(self.bend[phase]))
+
+
+def _shot_shape(y: np.ndarray, bend: float) -> np.ndarray:
+    """x (dy/dx)^2 of the response y = x (1 - c x): shot variance per unit of K."""
+    root = np.sqrt(np.maximum(1.0 - 4.0 * bend * y, 0.0))
+    x = 2.0 * y / (1.0 + root)
+    return x * root**2
 
 
 def fit_slope(
@@ -77,6 +101,7 @@ def fit_slope(
     -------
     K [DN/e-], its standard error, chi2 per degree of freedom
     """
+    read_var_se = read_var_se if np.isfinite(read_var_se) else read_var
     excess = variance - read_var
     slope = float((excess * mean).sum() / (mean**2).sum())
     weights = np.ones_like(mean)
@@ -94,6 +119,37 @@ def fit_slope(
     chi2 = float((weights * (excess - slope * mean) ** 2).sum()) / (len(mean) - 1)
     lever = float((weights * mean).sum()) / information
     return slope, float(np.sqrt(max(1.0, chi2) / information + (lever * read_var_se) ** 2)), chi2
+
+
+def fit_bent(
+    mean: np.ndarray, variance: np.ndarray, dof: np.ndarray, read_var: float, read_var_se: float
+) -> tuple[float, float, float, float, float] | None:
+    """K and bend c of the slope-corrected model at one phase; None when it does not converge.
+
+    Returns
+    -------
+    K [DN/e-], its standard error, c [1/DN], its standard error, chi2 per degree of freedom
+    """
+    gain, bend = fit_slope(mean, variance, dof, read_var, read_var_se)[0], 0.0
+    step = 1e-3 / float(mean.max())
+    for _ in range(_MAX_ROUNDS):
+        shape = _shot_shape(mean, bend)
+        model = read_var + gain * shape
+        root_weight = np.sqrt(dof / 2.0) / model
+        slope_in_bend = gain * (_shot_shape(mean, bend + step) - _shot_shape(mean, bend - step)) / (2.0 * step)
+        design = np.stack([shape, slope_in_bend], axis=1) * root_weight[:, None]
+        residual = (variance - model) * root_weight
+        change = np.linalg.lstsq(design, residual, rcond=None)[0]
+        gain, bend = gain + change[0], bend + change[1]
+        if not gain > 0 or abs(4.0 * bend) * mean.max() >= 1.0:
+            return None
+        if abs(change[0]) < 1e-10 * gain and abs(change[1]) < 1e-7 / mean.max():
+            break
+    covariance = np.linalg.inv(design.T @ design)
+    chi2 = float((residual**2).sum()) / max(len(mean) - 2, 1)
+    lever = covariance @ (design.T @ root_weight)  # change of (K, c) with the read variance
+    spread = max(1.0, chi2) * covariance + np.outer(lever, lever) * read_var_se**2
+    return gain, float(np.sqrt(spread[0, 0])), bend, float(np.sqrt(spread[1, 1])), chi2
 
 
 def fit_photon_transfer(
@@ -133,8 +189,20 @@ def fit_photon_transfer(
             f"the fit needs at least {MIN_LEVELS}. Add pairs of flats between 5 % and 70 % of the white level."
         )
     fits = [
-        fit_slope(mean[used, p], variance[used, p], dof[used, p], float(read_var[p]), float(read_var_se[p]))
+        _fit_phase(mean[used, p], variance[used, p], dof[used, p], float(read_var[p]), float(read_var_se[p]))
         for p in range(mean.shape[1])
     ]
-    slope, error, chi2 = (np.array(column) for column in zip(*fits, strict=True))
-    return PhotonTransfer(mean, variance, dof, used, slope, error, chi2, saturation)
+    gain, error, chi2, bend, bend_se = (np.array(column) for column in zip(*fits, strict=True))
+    return PhotonTransfer(mean, variance, dof, used, gain, error, chi2, saturation, bend, bend_se)
+
+
+def _fit_phase(
+    mean: np.ndarray, variance: np.ndarray, dof: np.ndarray, read_var: float, read_var_se: float
+) -> tuple[float, float, float, float, float]:
+    """K, its standard error, chi2 per degree of freedom, bend and its standard error: bent where the evidence is."""
+    straight = fit_slope(mean, variance, dof, read_var, read_var_se)
+    if len(mean) >= MIN_LEVELS_BENT:
+        bent = fit_bent(mean, variance, dof, read_var, read_var_se)
+        if bent is not None and abs(bent[2]) > BEND_EVIDENCE * bent[3]:
+            return bent[0], bent[1], bent[4], bent[2], bent[3]
+    return *straight, 0.0, 0.0
