@@ -153,7 +153,8 @@ def write_dng(
             raise UnsupportedRawError(f"{source}: {error}") from error
         form: Form = "rewrite"
     else:
-        raster = store(image, extra_bits=extra_bits, keep_float=image.white_level <= _NORMALIZED_WHITE and not whole_numbers)
+        keep_float = image.white_level <= _NORMALIZED_WHITE and not whole_numbers
+        raster = store(image, extra_bits=extra_bits, keep_float=keep_float)
         noise_tags = noise_entries(image, noise, noise_reduction_applied)
         name = image.metadata.source.name if image.metadata.source else ""
         data = dng_fresh.build(image, raster, encode_tiles(raster), noise_tags, name, notes)
