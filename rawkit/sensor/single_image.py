@@ -20,9 +20,10 @@ How it is fitted.  Every tile is one chi-squared variable, Var(q) = 2 pred^2 / d
 the model, not from the data; outliers above three standard errors clipped, with the consistency correction, since
 texture only adds.  The tile's mean carries noise too, and is correlated with q through the skewness of shot noise:
 
-    E[q - (K m + v) | weights from m]  ~  2 K^2 v / (n pred),        n pixels of the tile
+    E[(q - pred(m)) g(m)]  ~  -g'(mu) (pred' pred - mu3) / n,        n pixels of the tile
 
-is taken off.  Where the file cannot hold the negative half of the noise, x = max(y, floor), mean and variance of
+(mu3 the third moment of a pixel; the bracket is K v where nothing clips).  It is taken off, or dark pictures, whose
+range of signal is no wider than that noise, would give too small a gain.  Where the file cannot hold the negative half of the noise, x = max(y, floor), mean and variance of
 the clipped Poisson-Gaussian law replace the straight line; tiles near white are left out.
 
 Errors.  The inverse Fisher information, widened by (1) scatter between groups of tiles beyond sampling, (2) the
@@ -60,17 +61,23 @@ IDENTIFIABLE = 0.25  # relative half-width of the interval of the read noise up 
 _HIGH = 5  # u + v from which a frequency measures noise
 _TOP = 7  # u + v of the cross-check
 _SMOOTH = 2  # u + v up to which a frequency is left to lawful gradients
-_TILE_SIGMAS = 1.0  # a tile may exceed the model by so many standard errors of its own score
+_TILE_SIGMAS = 2.0  # a tile may exceed the model by so many standard errors of its own score
 _AROUND = 0.10  # and its surroundings by this share of the variance
 _CLIP = 3.0  # standard errors
-_NONUNIFORMITY = 0.005**2  # prior scale of c: pixel response non-uniformity of 0.5 %
+_NONUNIFORMITY = 0.004**2  # prior scale of c: pixel response non-uniformity of 0.4 %
 _GROUP = 4  # tiles a side of one group whose members may share texture
+_FAR = 8.0  # standard deviations beyond which clipping is ignored
 _HEADROOM = 6.0  # standard deviations to white
 _QUANTIZATION = 1.0 / 12.0  # DN^2
 _STRIP_ROWS = 512
 _MONO_STRIDE = 2
 _LINEAR_STRIDE = 4  # pixels; demosaicing and mild resampling mix neighbors, hardly beyond this distance
 _ROUNDS = 25
+_LEVELS = 20  # of signal, in which tiles are compared
+_REACH = 8.0  # standard deviations of the posterior grid
+_GRID, _DEVIATES = 1000, 40  # its points in v, and in K for each v
+_LEAST_RANGE = 0.2  # share of the variance of tile means that must be signal
+_SPEAKS = 0.2  # a phase whose system gain is less certain than this takes the common one
 _PILE = 1e-4  # share of the pixels at one extreme value that shows clipping
 _DISAGREE = 1e-4  # probability under one common amplifier below which phases are reported apart
 _DISAGREE_BY = 0.05  # ... if system gains also differ by this share
@@ -311,8 +318,8 @@ def _tiles(image: RawImage | LinearImage, workers: int) -> _Tiles:
 
 def _clipped_moments(
     mu: np.ndarray, system_gain: float, read_var: float, floor: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of max(x, floor), x = K Poisson(mu / K) + N(0, v).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, variance and third central moment of max(x, floor), x = K Poisson(mu / K) + N(0, v).
 
     Parameters
     ----------
@@ -330,8 +337,9 @@ def _clipped_moments(
     density = np.exp(-0.5 * above**2) / np.sqrt(2.0 * np.pi)
     first = sd * (above * ndtr(above) + density)  # of max(x, floor) - floor
     second = read_var * ((above**2 + 1.0) * ndtr(above) + above * density)
-    mean = p @ first
-    return mean + floor, p @ second - mean**2
+    third = sd**3 * ((above**3 + 3.0 * above) * ndtr(above) + (above**2 + 2.0) * density)
+    mean, square, cube = p @ first, p @ second, p @ third
+    return mean + floor, square - mean**2, cube - 3.0 * mean * square + 2.0 * mean**3
 
 
 def _line(mean: np.ndarray, theta: np.ndarray) -> np.ndarray:
@@ -339,35 +347,46 @@ def _line(mean: np.ndarray, theta: np.ndarray) -> np.ndarray:
     return theta[1] + theta[0] * mean + theta[2] * mean**2
 
 
-def _variance_at(mean: np.ndarray, floor: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """Variance expected of tiles whose mean is ``mean`` [DN^2]; theta is (K, v, c)."""
-    predicted = _line(mean, theta)
+@dataclass(frozen=True, eq=False)
+class _Expected:
+    """What the model expects of tiles (N,) whose mean is m: variance, d variance / dm, and (pred' pred - mu3)."""
+
+    variance: np.ndarray
+    slope: np.ndarray
+    coupling: np.ndarray
+
+
+def _expect(mean: np.ndarray, floor: np.ndarray, theta: np.ndarray) -> _Expected:
+    """Expectations under theta = (K, v, c); ``floor`` (N,) is where the file clips [DN, black removed]."""
+    variance = _line(mean, theta)
+    slope = theta[0] + 2.0 * theta[2] * mean
+    coupling = np.full_like(variance, theta[0] * max(theta[1], 0.0))
     system_gain, read_var = max(theta[0], 1e-6), max(theta[1], _QUANTIZATION)
     for level in np.unique(floor):
-        if level < -8.0 * np.sqrt(read_var):
+        if level < -_FAR * np.sqrt(read_var):
             continue
-        # beyond this signal, clipping is six standard deviations away
-        reach = (level if level > 0 else 0.0) + 18.0 * system_gain + 12.0 * np.sqrt(read_var)
+        reach = max(level, 0.0) + 18.0 * system_gain + 12.0 * np.sqrt(read_var)  # clipping is far below it
         mu = reach * np.linspace(0.0, 1.0, 97) ** 2
-        clipped_mean, clipped_var = _clipped_moments(mu, system_gain, read_var, float(level))
-        here = (floor == level) & (mean < clipped_mean[-1])
-        slope = (clipped_var[1] - clipped_var[0]) / (clipped_mean[1] - clipped_mean[0])
-        darker = clipped_var[0] + slope * np.minimum(mean[here] - clipped_mean[0], 0.0)
-        table = np.interp(mean[here], clipped_mean, clipped_var)
-        predicted[here] = np.where(mean[here] < clipped_mean[0], darker, table) + theta[2] * mean[here] ** 2
-    return np.maximum(predicted, 0.25 * _QUANTIZATION)
+        m, var, third = _clipped_moments(mu, system_gain, read_var, float(level))
+        here = (floor == level) & (mean < m[-1])
+        below = np.minimum(mean[here] - m[0], 0.0)
+        rate = np.gradient(var, m)
+        slope[here] = np.interp(mean[here], m, rate) + 2.0 * theta[2] * mean[here]
+        variance[here] = np.interp(mean[here], m, var) + rate[0] * below + theta[2] * mean[here] ** 2
+        coupling[here] = np.interp(mean[here], m, rate * var - third)
+    return _Expected(np.maximum(variance, 0.25 * _QUANTIZATION), slope, coupling)
 
 
 def _jacobian(mean: np.ndarray, floor: np.ndarray, theta: np.ndarray) -> np.ndarray:
     """(N, 3) derivatives of the expected variance with respect to (K, v, c)."""
     result = np.stack([mean, np.ones_like(mean), mean**2], axis=1)
-    near = floor > -8.0 * np.sqrt(max(theta[1], _QUANTIZATION))
+    near = floor > -_FAR * np.sqrt(max(theta[1], _QUANTIZATION))
     if near.any():
         for column in range(2):
             step = np.zeros(3)
             step[column] = 0.01 * max(theta[column], _QUANTIZATION)
-            up = _variance_at(mean[near], floor[near], theta + step)
-            down = _variance_at(mean[near], floor[near], theta - step)
+            up = _expect(mean[near], floor[near], theta + step).variance
+            down = _expect(mean[near], floor[near], theta - step).variance
             result[near, column] = (up - down) / (2.0 * step[column])
     return result
 
@@ -406,7 +425,7 @@ def _scores(tiles: _Tiles, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     """
     count = tiles.mean.shape[0]
     floor = np.broadcast_to(tiles.floor[:, None, None], tiles.mean.shape)
-    predicted = _variance_at(tiles.mean.ravel(), floor.ravel(), theta).reshape(tiles.mean.shape)
+    predicted = _expect(tiles.mean.ravel(), floor.ravel(), theta).variance.reshape(tiles.mean.shape)
     white = tiles.white[:, None, None]
     usable = (tiles.mean + _HEADROOM * np.sqrt(predicted) < white) & (tiles.peak < white)
     low = tiles.low / predicted
@@ -458,34 +477,45 @@ def _clip_consistency(dof: int) -> tuple[float, float]:
     return float(limit), float(1.0 - kept)
 
 
-def _fit(sample: _Sample, start: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gauss-Newton fit of (K, v, c).
+def _fit(sample: _Sample, start: np.ndarray, *, rounds: int = _ROUNDS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gauss-Newton fit of (K, v, c); one round gives the first-order change from ``start``.
 
     Returns
     -------
-    theta, inverse information (3, 3), residual scores (N, 3)
+    theta, covariance by sampling (3, 3), influence of every tile on theta (N, 3)
     """
     limit, lost = _clip_consistency(sample.dof)
     theta = start.copy()
     prior = np.diag([0.0, 0.0, 1.0 / _NONUNIFORMITY**2])
-    for _ in range(_ROUNDS):
-        predicted = _variance_at(sample.mean, sample.floor, theta)
+    for _ in range(rounds):
+        expected = _expect(sample.mean, sample.floor, theta)
+        predicted = expected.variance
         slope = _jacobian(sample.mean, sample.floor, theta)
-        skew = 2.0 * theta[0] ** 2 * max(theta[1], 0.0) / (TILE**2 * predicted)
-        residual = np.minimum(sample.power, limit * predicted) + lost * predicted - skew - predicted
-        weighted = slope * (sample.dof / (2.0 * predicted**2))[:, None]
-        information = weighted.T @ slope + prior
-        gradient = weighted.T @ residual - prior @ theta
+        weights = (sample.dof / (2.0 * predicted**2))[:, None]
+        residual = np.minimum(sample.power, limit * predicted) + lost * predicted - predicted
+        turn = np.stack([np.ones_like(predicted), np.zeros_like(predicted), 2.0 * sample.mean], axis=1)
+        mean_noise = turn - (2.0 * expected.slope / predicted)[:, None] * slope
+        scores = weights * (slope * residual[:, None] + mean_noise * (expected.coupling / TILE**2)[:, None])
+        meat = (weights * slope).T @ slope
+        blur = (weights * turn).T @ (turn * (predicted / TILE**2)[:, None])
+        information = meat - blur + prior
+        if np.linalg.eigvals(np.linalg.solve(meat[:2, :2], (meat - blur)[:2, :2])).real.min() < _LEAST_RANGE:
+            raise CalibrationError(
+                "the picture shows no range of signal beyond its noise, so its system gain cannot be seen; "
+                "use a picture with lighter areas."
+            )
+        gradient = scores.sum(axis=0) - prior @ theta
         step = np.linalg.solve(information, gradient)
         if theta[2] + step[2] < 0.0:
             step[:2] = np.linalg.solve(information[:2, :2], gradient[:2] + information[:2, 2] * theta[2])
             step[2] = -theta[2]
         step[0] = max(step[0], -0.7 * theta[0])
         theta = theta + step
-        scale = np.sqrt(np.diag(np.linalg.inv(information)))
+        scale = 1.0 / np.sqrt(np.diag(information))
         if np.all(np.abs(step) <= 1e-3 * scale):
             break
-    return theta, np.linalg.inv(information), weighted * residual[:, None]
+    inverse = np.linalg.inv(information)
+    return theta, inverse @ (meat + prior) @ inverse, scores @ inverse
 
 
 def _excess(difference: np.ndarray, expected: np.ndarray) -> float:
@@ -494,51 +524,69 @@ def _excess(difference: np.ndarray, expected: np.ndarray) -> float:
     return max(0.0, 1.0 - len(difference) / chi2) if chi2 > 0 else 0.0
 
 
-def _scatter(inverse: np.ndarray, scores: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Covariance from the scatter between groups of tiles, never below the information's."""
-    sums = np.stack([np.bincount(group, scores[:, i]) for i in range(3)], axis=1)
+def _scatter(sampling: np.ndarray, influence: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Covariance from the scatter between groups of tiles, never below the one by sampling."""
+    sums = np.stack([np.bincount(group, influence[:, i]) for i in range(3)], axis=1)
     used = max(int((np.bincount(group) > 0).sum()), 2)
-    sandwich = inverse @ (sums.T @ sums) @ inverse * (used / (used - 1.0))
-    root = np.linalg.cholesky(inverse)
-    whitened = np.linalg.solve(root, np.linalg.solve(root, sandwich).T)
+    seen = sums.T @ sums * (used / (used - 1.0))
+    root = np.linalg.cholesky(sampling)
+    whitened = np.linalg.solve(root, np.linalg.solve(root, seen).T)
     values, vectors = np.linalg.eigh((whitened + whitened.T) / 2.0)
     return root @ (vectors * np.maximum(values, 1.0)) @ vectors.T @ root.T
+
+
+def _quieter(tiles: _Tiles, chosen: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """The half of the chosen tiles with the quieter surroundings at every level of signal."""
+    where = np.flatnonzero(chosen)
+    where = where[np.argsort(tiles.mean.ravel()[where])]
+    level = np.broadcast_to(around, chosen.shape).ravel()
+    kept = np.zeros(chosen.size, bool)
+    for part in np.array_split(where, _LEVELS):
+        kept[part[np.argsort(level[part])[: (part.size + 1) // 2]]] = True
+    return kept.reshape(chosen.shape)
 
 
 def _robust_fit(tiles: _Tiles, chosen: np.ndarray, around: np.ndarray, start: np.ndarray):
     """Fit with the errors of the module's docstring: theta, covariance (3, 3)."""
     sample = _sample(tiles, chosen)
-    theta, inverse, scores = _fit(sample, start)
-    covariance = _scatter(inverse, scores, sample.group)
-    level = np.broadcast_to(around, chosen.shape)
-    quiet = chosen & (level <= np.median(level[chosen]))
-    for other in (_sample(tiles, chosen, top=True), _sample(tiles, quiet)):
-        shifted, wider, _ = _fit(other, theta)
+    theta, sampling, influence = _fit(sample, start)
+    covariance = _scatter(sampling, influence, sample.group)
+    for other in (_sample(tiles, chosen, top=True), _sample(tiles, _quieter(tiles, chosen, around))):
+        shifted, wider, _ = _fit(other, theta, rounds=1)
         difference = (shifted - theta)[:2]
-        share = _excess(difference, (wider - inverse)[:2, :2])
+        share = _excess(difference, (wider - sampling)[:2, :2])
         covariance[:2, :2] += share * np.outer(difference, difference)
     return theta, covariance
 
 
-def _truncated(mean: np.ndarray, covariance: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Medians and 95 % intervals of the normal law of (K, v) given v >= least and K > 0: (2,), (2, 2)."""
-    from scipy.special import ndtr, ndtri
+def _quantiles(values: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Quantiles of weighted values."""
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return np.interp(np.asarray(shares) * total[-1], total - 0.5 * weights[order], values[order])
 
-    sd_k, sd_v = np.sqrt(np.diag(covariance))
-    shares = (np.arange(2000) + 0.5) / 2000
-    below = ndtr((least - mean[1]) / sd_v)
-    v = mean[1] + sd_v * ndtri(np.clip(below + shares * (1.0 - below), 0.0, 1.0 - 1e-12))
+
+def _posterior(mean: np.ndarray, covariance: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Medians (2,) and 95 % intervals (2, 2) of (K, v) under K > 0, v >= least and p(v) proportional to 1 / v."""
+    from scipy.special import ndtri
+
+    sd_v = np.sqrt(covariance[1, 1])
+    low, high = max(least, mean[1] - _REACH * sd_v), max(mean[1] + _REACH * sd_v, 2.0 * least)
+    v = np.geomspace(low, high, _GRID)
+    log_weight = -0.5 * ((v - mean[1]) / sd_v) ** 2  # dv / v is uniform on this grid
+    weight = np.exp(log_weight - log_weight.max())
     slope = covariance[0, 1] / sd_v**2
-    rest = np.sqrt(max(sd_k**2 - slope**2 * sd_v**2, 0.0))
-    k = ((mean[0] + slope * (v - mean[1]))[:, None] + rest * ndtri(shares[::20] + 0.00475)).ravel()
-    k = k[k > 0]
-    if not k.size:
+    rest = np.sqrt(max(covariance[0, 0] - slope**2 * sd_v**2, 0.0))
+    deviates = ndtri((np.arange(_DEVIATES) + 0.5) / _DEVIATES)
+    k = (mean[0] + slope * (v - mean[1]))[:, None] + rest * deviates
+    weights = weight[:, None] * (k > 0)
+    if not weights.any():
         raise CalibrationError(
             "the variance does not rise with the signal: the picture was denoised, or it is not linear raw data."
         )
-    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    v = np.maximum(v, least)
-    return np.array([np.median(k), np.median(v)]), np.array([np.quantile(k, tails), np.quantile(v, tails)])
+    shares = [0.5, (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    found = np.array([_quantiles(k.ravel(), weights.ravel(), shares), _quantiles(v, weight, shares)])
+    return found[:, 0], found[:, 1:]
 
 
 def _by_phase(
@@ -551,16 +599,24 @@ def _by_phase(
     if count == 1:
         return together, [covariance[:2, :2]], True
     masks = [chosen & (tiles.plane_phases == p)[:, None, None] for p in range(count)]
-    if min(int(mask.sum()) for mask in masks) < MIN_TILES:
-        return together, [covariance[:2, :2]] * count, True
-    apart = [_robust_fit(tiles, mask, around, theta) for mask in masks]
-    statistic = sum(
-        float((own[:2] - theta[:2]) @ np.linalg.solve(cov[:2, :2], own[:2] - theta[:2])) for own, cov in apart
-    )
-    dof = 2 * (count - 1)
-    gains = np.array([own[0] for own, _ in apart])
-    if chi2.sf(statistic, dof) < _DISAGREE and np.ptp(gains) > _DISAGREE_BY * theta[0]:
-        return [own[:2] for own, _ in apart], [cov[:2, :2] for _, cov in apart], False
+    apart: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for phase, mask in enumerate(masks):
+        if mask.sum() < MIN_TILES:
+            continue
+        try:
+            own, cov = _robust_fit(tiles, mask, around, theta)
+        except CalibrationError:  # a phase that this light hardly reaches; the others speak for it
+            continue
+        if np.sqrt(cov[0, 0]) < _SPEAKS * own[0]:
+            apart[phase] = (own[:2], cov[:2, :2])
+    statistic, dof = 0.0, max(2 * (len(apart) - 1), 1)
+    for own, cov in apart.values():
+        statistic += float((own - theta[:2]) @ np.linalg.solve(cov, own - theta[:2]))
+    gains = [own[0] for own, _ in apart.values()]
+    if len(apart) > 1 and chi2.sf(statistic, dof) < _DISAGREE and np.ptp(gains) > _DISAGREE_BY * theta[0]:
+        unknown = (theta[:2], covariance[:2, :2] + np.diag([np.var(gains), 0.0]))
+        chosen_fits = [apart.get(phase, unknown) for phase in range(count)]
+        return [own for own, _ in chosen_fits], [cov for _, cov in chosen_fits], False
     return together, [covariance[:2, :2] * max(1.0, statistic / dof)] * count, True
 
 
@@ -610,7 +666,7 @@ def estimate(image: RawImage | LinearImage, *, workers: int | None = None) -> Im
     theta, covariance = _robust_fit(tiles, chosen, around, theta)
     count = len(image.phases)
     centers, covariances, pooled = _by_phase(tiles, chosen, around, theta, covariance, count)
-    found = [_truncated(c, cov, _least(image)) for c, cov in zip(centers, covariances, strict=True)]
+    found = [_posterior(c, cov, _least(image)) for c, cov in zip(centers, covariances, strict=True)]
     points = np.array([point for point, _ in found])
     intervals = np.array([interval for _, interval in found])
     noise = np.sqrt(intervals[:, 1])
