@@ -161,6 +161,7 @@ def test_a_bent_response(tmp_path):
     assert within(default, "system_gain", GAIN)
     assert default.figures["system_gain"].se < 0.01 * GAIN
     assert within(default, "quantum_efficiency", 100 * EFFICIENCY)
+    assert "the response bends" in default.remarks[0]
     # y = a x (1 - 0.04 x / w): the chord deviates by up to 0.04 (0.45 / 2)^2 ... of w, either side of the line.
     assert 0.3 < standard["linearity_error_max"] < 1.5
 
@@ -171,13 +172,18 @@ def test_an_exposure_offset_is_no_response(tmp_path):
     assert within(emva_report(frames), "responsivity", GAIN * EFFICIENCY)
 
 
-def test_the_standard_s_floor_of_dark_noise_is_not_the_default_s(tmp_path):
-    """A constant dark: 0.49 DN by the standard, refused by the default because its frames are equal."""
-    frames = camera_set(tmp_path, gain=0.1, stack=3, dark_current=0.0, levels=12)
+def test_dark_noise_below_the_standard_s_floor(tmp_path):
+    """0.35 DN at a black level between two codes: the standard says 0.49 DN, the default finds it."""
+    frames = camera_set(tmp_path, stack=3, dark_current=0.0, levels=12)
+    rng = np.random.default_rng(5)
     for frame in frames.frames:
         if frame.kind == "dark":
-            np.save(frame.path, np.full(SHAPE, 64, np.uint16) + (np.arange(SHAPE[1]) % 2).astype(np.uint16))
-    assert emva_report(frames, convention="emva1288")["temporal_dark_noise_dn"] == pytest.approx(math.sqrt(0.24))
+            np.save(frame.path, np.round(rng.normal(64.3, 0.35, SHAPE)).astype(np.uint16))
+    standard, default = (emva_report(frames, convention=c) for c in ("emva1288", "default"))
+    assert standard["temporal_dark_noise_dn"] == pytest.approx(math.sqrt(0.24))
+    truth = math.hypot(0.35, 1 / math.sqrt(12))
+    assert within(default, "temporal_dark_noise_dn", truth)
+    assert default["temporal_dark_noise"] * default["system_gain"] == pytest.approx(0.35, rel=0.05)
 
 
 def test_what_cannot_be_known_is_nan_and_says_why(tmp_path):
@@ -218,7 +224,9 @@ def test_phases_have_their_own_figures(tmp_path):
 def test_spectrograms_and_histograms_come_with_it(linear_camera):
     report = emva_report(linear_camera, convention="emva1288")
     power = report.spectrograms["dark", "horizontal"].power
-    assert power[1:].mean() == pytest.approx(1.2**2 + 2.0**2 + (READ_NOISE**2 + GAIN**2 * DARK_CURRENT * 0.0233) / 12, rel=0.1)
+    assert power[1:].mean() == pytest.approx(
+        1.2**2 + 2.0**2 + (READ_NOISE**2 + GAIN**2 * DARK_CURRENT * 0.0233) / 12, rel=0.1
+    )
     assert report.histograms["dsnu"].count.sum() == SHAPE[0] * SHAPE[1]
     assert report.histograms["prnu"].count.sum() == (SHAPE[0] - 4) * (SHAPE[1] - 4)
 

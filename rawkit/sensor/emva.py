@@ -30,7 +30,7 @@ EMVA Standard 1288, Release 4.0 Linear (2021): sections 2, 6 to 9.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,8 @@ from numpy.typing import NDArray
 
 from rawkit.errors import CalibrationError
 from rawkit.raw.image import RawImage
-from rawkit.sensor.frames import Frame, FrameSet, pair_statistics
+from rawkit.sensor.dark import fit_darks
+from rawkit.sensor.frames import Frame, FrameSet, PairStatistics, pair_statistics
 from rawkit.sensor.photon_transfer import fit_slope
 from rawkit.sensor.uniformity import (
     Convention,
@@ -56,6 +57,8 @@ from rawkit.sensor.uniformity import (
 
 FloatArray = NDArray[np.floating]
 Progress = Callable[[int, int], None]
+Estimate = tuple[float, float]  # value, standard error
+PairNumbers = tuple[FloatArray, FloatArray, FloatArray, FloatArray]  # mean, variance, dof, ceiling; (P,) each
 
 SENSITIVITY_RANGE = 0.7  # of saturation: slopes of R and K (EMVA 1288, section 6.6)
 LINEARITY_RANGE = (0.05, 0.95)  # of saturation (section 6.7)
@@ -73,7 +76,7 @@ DIFFERENCES = {
     "light is no response",
     "quantum_efficiency": "ratio of the two above",
     "temporal_dark_noise_dn": "all darks pooled (intercept only where the growth with time is significant), outliers "
-    "beyond 6 sigma left out, no floor",
+    "left out; no floor: below 0.6 DN from the likelihood of the codes",
     "temporal_dark_noise": "from the two above",
     "sensitivity_threshold": "exact solution of SNR = 1, 1/2 + sqrt(1/4 + var / K^2), instead of sigma / K + 1/2",
     "saturation_capacity": "from the code on which pixels pile up where one is seen, not the brightest level taken",
@@ -278,14 +281,16 @@ def emva_reports(
         if progress is not None:
             progress(min(done, total), total)
 
+    dark_pairs: list[PairStatistics] = []
     flats = _levels(flat_groups, convention, tick)
-    darks = _levels(dark_groups, convention, tick)
+    darks = _levels(dark_groups, convention, tick, dark_pairs)
     if not flats or not darks:
         raise CalibrationError(
             f"ISO {iso:g}: {len(flat_groups)} groups of equal flats and {len(dark_groups)} of equal darks; the report "
             "needs pairs of both."
         )
     first = dark_groups[0][0].read()
+    noise = fit_darks(dark_pairs) if dark_pairs else None
     saturation = _abscissa(flats[0])[0][_saturation_index(flats[0])]
     flat_stack = _stack(flat_groups, saturation, tick)
     dark_stack = _stack(dark_groups, None, tick, near=flat_stack[1])
@@ -296,6 +301,7 @@ def emva_reports(
             darks[p],
             flat_stack[0].phases(first.cfa)[p],
             dark_stack[0].phases(first.cfa)[p],
+            dark_noise=None if noise is None else (float(noise.read_var[p]), float(noise.read_var_se[p])),
             convention=convention,
             phase=name,
         )
@@ -311,14 +317,28 @@ def _groups(frames: Sequence[Frame]) -> list[list[Frame]]:
     return [groups[key] for key in sorted(groups) if len(groups[key]) > 1]
 
 
-def _levels(groups: list[list[Frame]], convention: Convention, tick: Callable[[int], None]) -> list[Levels]:
-    """Levels of each phase."""
+def _levels(
+    groups: list[list[Frame]],
+    convention: Convention,
+    tick: Callable[[int], None],
+    dark_pairs: list[PairStatistics] | None = None,
+) -> list[Levels]:
+    """Levels of each phase; in the default convention the statistics of dark pairs are put into ``dark_pairs``."""
     twos = [group for group in groups if len(group) == 2]
     chosen = groups if convention == "default" or len(twos) < MIN_LEVELS else twos
     rows: list[list[FloatArray]] = []
     for group in chosen:
-        used = group if convention == "default" else group[:2]
-        rows.append(_group_statistics(used, _robust_pair if convention == "default" else _plain_pair))
+        if convention == "emva1288":
+            rows.append(_group_statistics([_plain_pair(group[0].read(), group[1].read())]))
+        else:
+            images: Iterator[RawImage] = (frame.read() for frame in group)
+            found = []
+            for a, b in zip(images, images, strict=False):  # (1st, 2nd), (3rd, 4th) ...
+                pair = pair_statistics(a, b, dark=dark_pairs is not None)
+                found.append(_numbers(pair, np.array(a.black_level)))
+                if dark_pairs is not None:
+                    dark_pairs.append(replace(pair, exposure_time=group[0].exposure_time))
+            rows.append(_group_statistics(found))
         tick(len(group))
     if not rows:
         return []
@@ -335,26 +355,17 @@ def _levels(groups: list[list[Frame]], convention: Convention, tick: Callable[[i
     ]
 
 
-PairNumbers = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
-
-
-def _group_statistics(
-    frames: Sequence[Frame], of_pair: Callable[[RawImage, RawImage], PairNumbers]
-) -> list[FloatArray]:
-    """Mean, variance, dof and ceiling (P,) over the successive pairs of a group."""
-    images: Iterator[RawImage] = (frame.read() for frame in frames)
-    found = [of_pair(a, b) for a, b in zip(images, images, strict=False)]  # (1st, 2nd), (3rd, 4th) ...
-    mean, variance, dof, ceiling = (np.array(column) for column in zip(*found, strict=True))
+def _group_statistics(pairs: Sequence[PairNumbers]) -> list[FloatArray]:
+    """Mean, variance, dof and ceiling (P,) over the pairs of a group."""
+    mean, variance, dof, ceiling = (np.array(column) for column in zip(*pairs, strict=True))
     total = dof.sum(axis=0)
     top = np.where(np.isnan(ceiling).all(axis=0), np.nan, np.fmin.reduce(ceiling, axis=0))
     return [(dof * mean).sum(axis=0) / total, (dof * variance).sum(axis=0) / total, total, top]
 
 
-def _robust_pair(a: RawImage, b: RawImage) -> PairNumbers:
-    found = pair_statistics(a, b)
-    black = np.array(a.black_level)
-    top = np.nan if found.ceiling is None else found.ceiling + float(black.mean())
-    return found.mean + black, found.variance, found.dof, np.full(len(black), top)
+def _numbers(pair: PairStatistics, black: FloatArray) -> PairNumbers:
+    top = np.nan if pair.ceiling is None else pair.ceiling + float(black.mean())
+    return pair.mean + black, pair.variance, pair.dof, np.full(len(black), top)
 
 
 def _plain_pair(a: RawImage, b: RawImage) -> PairNumbers:
@@ -408,6 +419,7 @@ def emva_figures(
     flat_stack: Sequence[PixelMoments] = (),
     dark_stack: Sequence[PixelMoments] = (),
     *,
+    dark_noise: Estimate | None = None,
     convention: Convention = "default",
     phase: str = "Y",
 ) -> EmvaReport:
@@ -418,6 +430,9 @@ def emva_figures(
     flats, darks : Levels
     flat_stack, dark_stack : sequence of PixelMoments
         One per CFA site of the phase (``PixelMoments.phases``); empty leaves the spatial figures out.
+    dark_noise : (float, float), optional [DN^2]
+        Temporal dark variance and its standard error for the default convention (``dark.fit_darks``); without it,
+        ``darks`` are pooled.  An infinite error says that the read noise is not identifiable.
     convention : {"default", "emva1288"}
 
     Raises
@@ -439,8 +454,11 @@ def emva_figures(
             f"{int(in_gain.sum())} levels up to {SENSITIVITY_RANGE:.0%} of saturation; the report needs {MIN_LEVELS}. "
             "Add pairs of flats at lower exposures."
         )
-    fit = _standard_fit if convention == "emva1288" else _default_fit
-    gain, response, noise = fit(flats, darks, light, signal, dark_var, in_gain, in_line)
+    if convention == "emva1288":
+        gain, response, noise = _standard_fit(flats, darks, light, signal, dark_var, in_gain)
+    else:
+        noise = dark_noise or _pooled_dark(darks)
+        gain, response = _default_fit(flats, light, signal, dark_var, in_gain, in_line, noise, remarks)
     saturation = _saturation(flats, darks, light, signal, top, convention)
     line, line_cov = _line(light[in_line], signal[in_line], 1.0 / signal[in_line] ** 2, None)
     fitted = line[0] + line[1] * light
@@ -474,9 +492,6 @@ def emva_figures(
 def _noted(figure: Figure, notes: Mapping[str, str]) -> Figure:
     note = figure.note or notes.get(figure.name, "")
     return Figure(figure.name, figure.symbol, figure.value, figure.se, figure.unit, note)
-
-
-Estimate = tuple[float, float]  # value, standard error
 
 
 def _abscissa(levels: Levels) -> tuple[FloatArray, str]:
@@ -544,7 +559,6 @@ def _standard_fit(
     signal: FloatArray,
     dark_var: FloatArray,
     in_gain: NDArray[np.bool_],
-    in_line: NDArray[np.bool_],
 ) -> tuple[Estimate, Estimate, Estimate]:
     """K, R and s2_y.dark as the standard estimates them."""
     error = (_variance_of_variance(flats) + 2.0 * dark_var**2 / float(np.median(darks.dof)))[in_gain]
@@ -567,20 +581,27 @@ def _standard_fit(
 
 def _default_fit(
     flats: Levels,
-    darks: Levels,
     light: FloatArray,
     signal: FloatArray,
     dark_var: FloatArray,
     in_gain: NDArray[np.bool_],
     in_line: NDArray[np.bool_],
-) -> tuple[Estimate, Estimate, Estimate]:
-    """K, R and s2_y.dark by the better estimates (``DIFFERENCES``)."""
-    noise = _pooled_dark(darks)
+    noise: Estimate,
+    remarks: list[str],
+) -> tuple[Estimate, Estimate]:
+    """K and R by the better estimates (``DIFFERENCES``)."""
     bright = in_gain & (signal > 0)
     linear, slope, response = _linearized(light, signal, (in_gain | in_line) & (signal > 0), bright)
-    excess = (flats.variance - dark_var)[bright] / slope**2
-    gain, gain_se, _ = fit_slope(linear, excess + noise[0], flats.dof[bright], *noise)
-    return (gain, float(np.hypot(gain_se, gain * response[1] / response[0]))), response, noise
+    excess, dof = (flats.variance - dark_var)[bright], flats.dof[bright]
+    gain, gain_se, _ = fit_slope(linear, excess / slope**2 + noise[0], dof, *noise)
+    straight, straight_se, _ = fit_slope(signal[bright], excess + noise[0], dof, *noise)
+    if abs(gain - straight) > _SIGNIFICANT * max(gain_se, straight_se):
+        remarks.append(
+            f"the response bends: its slope changes by {100.0 * (slope[-1] / slope[0] - 1.0):+.1f} % up to "
+            f"{SENSITIVITY_RANGE:.0%} of saturation. K is the one of small signals; a straight line through all levels "
+            f"gives {straight:.4g} +- {straight_se:.2g} DN/e-."
+        )
+    return (gain, float(np.hypot(gain_se, gain * response[1] / response[0]))), response
 
 
 def _linearized(
