@@ -23,8 +23,11 @@ texture only adds.  The tile's mean carries noise too, and is correlated with q 
     E[(q - pred(m)) g(m)]  ~  -g'(mu) (pred' pred - mu3) / n,        n pixels of the tile
 
 (mu3 the third moment of a pixel; the bracket is K v where nothing clips).  It is taken off, or dark pictures, whose
-range of signal is no wider than that noise, would give too small a gain.  Where the file cannot hold the negative half of the noise, x = max(y, floor), mean and variance of
-the clipped Poisson-Gaussian law replace the straight line; tiles near white are left out.
+range of signal is no wider than that noise, would give too small a gain.
+
+Where the file cannot hold the negative half of the noise, x = max(y, floor), mean and variance of the clipped
+Poisson-Gaussian law replace the straight line, and tile means are averaged over 3 x 3 tiles, because the bend is
+sharp.  Tiles near white are left out.
 
 Errors.  The inverse Fisher information, widened by (1) scatter between groups of tiles beyond sampling, (2) the
 disagreement of the highest frequencies alone, and (3) of the quietest half of the tiles.  (2) and (3) are what
@@ -43,7 +46,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import cpu_count
 
 import numpy as np
@@ -66,7 +69,9 @@ _AROUND = 0.10  # and its surroundings by this share of the variance
 _CLIP = 3.0  # standard errors
 _NONUNIFORMITY = 0.004**2  # prior scale of c: pixel response non-uniformity of 0.4 %
 _GROUP = 4  # tiles a side of one group whose members may share texture
+_MANY = 400.0  # electrons beyond which Poisson steps are replaced by a normal law of the same variance
 _FAR = 8.0  # standard deviations beyond which clipping is ignored
+_NEAR = 4.0  # standard deviations of read noise above the floor within which clipping bends the curve
 _HEADROOM = 6.0  # standard deviations to white
 _QUANTIZATION = 1.0 / 12.0  # DN^2
 _STRIP_ROWS = 512
@@ -79,8 +84,8 @@ _GRID, _DEVIATES = 1000, 40  # its points in v, and in K for each v
 _LEAST_RANGE = 0.2  # share of the variance of tile means that must be signal
 _SPEAKS = 0.2  # a phase whose system gain is less certain than this takes the common one
 _PILE = 1e-4  # share of the pixels at one extreme value that shows clipping
-_DISAGREE = 1e-4  # probability under one common amplifier below which phases are reported apart
-_DISAGREE_BY = 0.05  # ... if system gains also differ by this share
+_DISAGREE = 1e-6  # probability under one common amplifier below which phases are reported apart
+_DISAGREE_BY = 0.1  # ... if system gains also differ by this share
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +175,8 @@ class _Tiles:
     plane_phases : (Q,) int
     floor, white : (Q,) [DN, black removed]
         Smallest value that the file can hold (-inf: no limit seen) and saturation.
+    pixels : (Q, R, C) or () int
+        Pixels behind each mean.
     """
 
     mean: np.ndarray
@@ -180,6 +187,7 @@ class _Tiles:
     plane_phases: np.ndarray
     floor: np.ndarray
     white: np.ndarray
+    pixels: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +197,7 @@ class _Sample:
     mean: np.ndarray
     power: np.ndarray
     floor: np.ndarray
+    pixels: np.ndarray
     group: np.ndarray
     dof: int
 
@@ -313,7 +322,19 @@ def _tiles(image: RawImage | LinearImage, workers: int) -> _Tiles:
     mean, high, top, low, peak = arrays
     lowest, highest = _extremes(stored, image.white_level)
     black = np.array(image.black_level)[phases]
-    return _Tiles(mean, high / _N_HIGH, top / _N_TOP, low, peak, phases, lowest - black, highest - black)
+    return _Tiles(
+        mean, high / _N_HIGH, top / _N_TOP, low, peak, phases, lowest - black, highest - black, np.array(TILE**2)
+    )
+
+
+def _rectified(above: np.ndarray, sd: np.ndarray | float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First three raw moments of max(z, 0), z normal with standard deviation ``sd`` and mean ``above`` times it."""
+    from scipy.special import ndtr
+
+    density, share = np.exp(-0.5 * above**2) / np.sqrt(2.0 * np.pi), ndtr(above)
+    first = sd * (above * share + density)
+    second = sd**2 * ((above**2 + 1.0) * share + above * density)
+    return first, second, sd**3 * ((above**3 + 3.0 * above) * share + (above**2 + 2.0) * density)
 
 
 def _clipped_moments(
@@ -325,26 +346,20 @@ def _clipped_moments(
     ----------
     mu : (N,) expected signal [DN], >= 0
     """
-    from scipy.special import gammaln, ndtr
+    from scipy.special import gammaln
 
     electrons = mu / system_gain
+    if electrons.max() > _MANY:
+        sd = np.sqrt(read_var + system_gain * mu)  # steps of one electron are far below the noise
+        first, second, third = _rectified((mu - floor) / sd, sd)
+        return first + floor, second - first**2, third - 3.0 * first * second + 2.0 * first**3
     n = np.arange(int(electrons.max() + 8.0 * np.sqrt(electrons.max() + 1.0)) + 8)
     with np.errstate(divide="ignore", invalid="ignore"):
         log_p = np.where(n > 0, n * np.log(electrons[:, None]), 0.0) - electrons[:, None] - gammaln(n + 1.0)
     p = np.exp(log_p)
     sd = np.sqrt(read_var)
-    above = (system_gain * n - floor) / sd
-    density = np.exp(-0.5 * above**2) / np.sqrt(2.0 * np.pi)
-    first = sd * (above * ndtr(above) + density)  # of max(x, floor) - floor
-    second = read_var * ((above**2 + 1.0) * ndtr(above) + above * density)
-    third = sd**3 * ((above**3 + 3.0 * above) * ndtr(above) + (above**2 + 2.0) * density)
-    mean, square, cube = p @ first, p @ second, p @ third
+    mean, square, cube = (p @ moment for moment in _rectified((system_gain * n - floor) / sd, sd))
     return mean + floor, square - mean**2, cube - 3.0 * mean * square + 2.0 * mean**3
-
-
-def _line(mean: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """v + K m + c m^2 [DN^2], for all m."""
-    return theta[1] + theta[0] * mean + theta[2] * mean**2
 
 
 @dataclass(frozen=True, eq=False)
@@ -358,7 +373,7 @@ class _Expected:
 
 def _expect(mean: np.ndarray, floor: np.ndarray, theta: np.ndarray) -> _Expected:
     """Expectations under theta = (K, v, c); ``floor`` (N,) is where the file clips [DN, black removed]."""
-    variance = _line(mean, theta)
+    variance = theta[1] + theta[0] * mean + theta[2] * mean**2
     slope = theta[0] + 2.0 * theta[2] * mean
     coupling = np.full_like(variance, theta[0] * max(theta[1], 0.0))
     system_gain, read_var = max(theta[0], 1e-6), max(theta[1], _QUANTIZATION)
@@ -369,10 +384,9 @@ def _expect(mean: np.ndarray, floor: np.ndarray, theta: np.ndarray) -> _Expected
         mu = reach * np.linspace(0.0, 1.0, 97) ** 2
         m, var, third = _clipped_moments(mu, system_gain, read_var, float(level))
         here = (floor == level) & (mean < m[-1])
-        below = np.minimum(mean[here] - m[0], 0.0)
         rate = np.gradient(var, m)
         slope[here] = np.interp(mean[here], m, rate) + 2.0 * theta[2] * mean[here]
-        variance[here] = np.interp(mean[here], m, var) + rate[0] * below + theta[2] * mean[here] ** 2
+        variance[here] = np.interp(mean[here], m, var) + theta[2] * mean[here] ** 2
         coupling[here] = np.interp(mean[here], m, rate * var - third)
     return _Expected(np.maximum(variance, 0.25 * _QUANTIZATION), slope, coupling)
 
@@ -411,6 +425,28 @@ def _start(tiles: _Tiles) -> np.ndarray:
     return np.array([system_gain * spread, read_var * spread, 0.0])
 
 
+def _window(grid: np.ndarray) -> np.ndarray:
+    """(..., R, C) sums over 3 x 3 tiles, mirrored at the border."""
+    rows, cols = grid.shape[-2:]
+    wide = [(0, 0)] * (grid.ndim - 2) + [(1, 1), (1, 1)]
+    padded = np.pad(grid, wide, mode="reflect" if min(rows, cols) > 1 else "edge")
+    return sum(padded[..., i : i + rows, j : j + cols] for i in range(3) for j in range(3))
+
+
+def _near_floor(tiles: _Tiles, theta: np.ndarray) -> _Tiles:
+    """Tiles whose means, where clipping bends mean and variance, are averaged with those of their eight neighbors.
+
+    There the noise of a mean is no small part of its distance to the floor, and the bend would turn it into bias.
+    """
+    reach = tiles.floor + _NEAR * np.sqrt(max(theta[1], _QUANTIZATION))
+    dark = tiles.mean < reach[:, None, None]
+    if not dark.any():
+        return tiles
+    settled = dark & (_window(dark.astype(np.int8)) == 9)
+    mean = np.where(settled, _window(tiles.mean) / 9.0, tiles.mean)
+    return replace(tiles, mean=mean, pixels=np.where(settled, 9 * TILE**2, TILE**2))
+
+
 def _scores(tiles: _Tiles, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Excess of each tile's independent power over the model, that of its surroundings, and usable tiles.
 
@@ -434,10 +470,8 @@ def _scores(tiles: _Tiles, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     dof = (count - 1) * (_N_HIGH + _N_LOW) + _N_LOW
     own = ((total - power + low) / dof - 1.0) / np.sqrt(2.0 / dof)
     full = np.where(usable.all(axis=0), total / (count * (_N_HIGH + _N_LOW)) - 1.0, 5.0)
-    padded = np.pad(np.minimum(full, 5.0), 1, mode="reflect" if min(full.shape) > 1 else "edge")
-    rows, cols = full.shape
-    window = sum(padded[i : i + rows, j : j + cols] for i in range(3) for j in range(3))
-    return own, (window - padded[1:-1, 1:-1]) / 8.0, usable
+    full = np.minimum(full, 5.0)
+    return own, (_window(full) - full) / 8.0, usable
 
 
 def _select(tiles: _Tiles, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -445,8 +479,8 @@ def _select(tiles: _Tiles, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     own, around, usable = _scores(tiles, theta)
     if usable.sum() < MIN_TILES:
         raise CalibrationError(
-            f"only {int(usable.sum())} of {usable.size} tiles are below white ({tiles.white.max():.0f} DN above black), "
-            f"and {MIN_TILES} are needed. Use a picture that is not overexposed."
+            f"only {int(usable.sum())} of {usable.size} tiles are below white "
+            f"({tiles.white.max():.0f} DN above black), {MIN_TILES} are needed. Use a picture that is not overexposed."
         )
     quiet = usable & (own < _TILE_SIGMAS)
     limit = _AROUND
@@ -464,7 +498,9 @@ def _sample(tiles: _Tiles, chosen: np.ndarray, *, top: bool = False) -> _Sample:
     groups_across = tiles.mean.shape[2] // _GROUP + 1
     power = (tiles.top if top else tiles.high)[chosen].astype(np.float64)
     group = (row // _GROUP) * groups_across + col // _GROUP
-    return _Sample(tiles.mean[chosen].astype(np.float64), power, tiles.floor[plane], group, _N_TOP if top else _N_HIGH)
+    pixels = np.broadcast_to(tiles.pixels, chosen.shape)[chosen]
+    mean = tiles.mean[chosen].astype(np.float64)
+    return _Sample(mean, power, tiles.floor[plane], pixels, group, _N_TOP if top else _N_HIGH)
 
 
 def _clip_consistency(dof: int) -> tuple[float, float]:
@@ -495,9 +531,9 @@ def _fit(sample: _Sample, start: np.ndarray, *, rounds: int = _ROUNDS) -> tuple[
         residual = np.minimum(sample.power, limit * predicted) + lost * predicted - predicted
         turn = np.stack([np.ones_like(predicted), np.zeros_like(predicted), 2.0 * sample.mean], axis=1)
         mean_noise = turn - (2.0 * expected.slope / predicted)[:, None] * slope
-        scores = weights * (slope * residual[:, None] + mean_noise * (expected.coupling / TILE**2)[:, None])
+        scores = weights * (slope * residual[:, None] + mean_noise * (expected.coupling / sample.pixels)[:, None])
         meat = (weights * slope).T @ slope
-        blur = (weights * turn).T @ (turn * (predicted / TILE**2)[:, None])
+        blur = (weights * turn).T @ (turn * (predicted / sample.pixels)[:, None])
         information = meat - blur + prior
         if np.linalg.eigvals(np.linalg.solve(meat[:2, :2], (meat - blur)[:2, :2])).real.min() < _LEAST_RANGE:
             raise CalibrationError(
@@ -655,7 +691,9 @@ def estimate(image: RawImage | LinearImage, *, workers: int | None = None) -> Im
     """
     tiles = _tiles(image, workers or cpu_count() or 1)
     theta = _start(tiles)
+    measured = tiles
     for _ in range(_ROUNDS):
+        tiles = _near_floor(measured, theta)
         chosen, around = _select(tiles, theta)
         updated, _, _ = _fit(_sample(tiles, chosen), theta)
         updated[1] = max(updated[1], _QUANTIZATION)
