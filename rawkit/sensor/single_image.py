@@ -77,6 +77,7 @@ _QUANTIZATION = 1.0 / 12.0  # DN^2
 _STRIP_ROWS = 512
 _MONO_STRIDE = 2
 _LINEAR_STRIDE = 4  # pixels; demosaicing and mild resampling mix neighbors, hardly beyond this distance
+_DECILE = 1.6  # a chi-squared variable of 19 degrees of freedom has its low decile at mean / 1.6
 _ROUNDS = 25
 _LEVELS = 20  # of signal, in which tiles are compared
 _REACH = 8.0  # standard deviations of the posterior grid
@@ -411,7 +412,7 @@ def _start(tiles: _Tiles) -> np.ndarray:
     parts = [part for part in np.array_split(order, 30) if part.size]
     mean = np.array([tiles.mean.ravel()[part].mean() for part in parts])
     low = np.array([np.quantile(tiles.high.ravel()[part], 0.1) for part in parts])
-    mean, low = np.maximum(mean, 0.0), np.maximum(low, _QUANTIZATION)
+    mean, low = np.maximum(mean, 0.0), np.maximum(low, 0.25 * _QUANTIZATION)
     system_gain, read_var = max(float(np.median(low / np.maximum(mean, 1.0))), 1e-3), float(low.min())
     for _ in range(20):
         predicted = system_gain * mean + read_var
@@ -421,8 +422,28 @@ def _start(tiles: _Tiles) -> np.ndarray:
         slope = (x * d - y * b) / max(a * d - b * b, 1e-12 * a * d)
         system_gain = max(slope, 1e-3) if slope > 0 else max(x / a, 1e-3)
         read_var = max((y - system_gain * b) / d, _QUANTIZATION)
-    spread = 1.4  # a chi-squared variable of 19 degrees of freedom has its low decile at mean / 1.6
-    return np.array([system_gain * spread, read_var * spread, 0.0])
+    rough = np.array([system_gain, read_var, 0.0]) * _DECILE
+    lowest = float(tiles.floor.max())
+    return rough if np.isneginf(lowest) else _start_clipped(rough, mean, low * _DECILE, lowest)
+
+
+def _start_clipped(rough: np.ndarray, mean: np.ndarray, variance: np.ndarray, floor: float) -> np.ndarray:
+    """Best (K, v) of a coarse grid around ``rough``, where clipping makes the curve too bent for a line to start from.
+
+    Parameters
+    ----------
+    mean, variance : (L,) levels of signal and the variance of their quietest tiles
+    """
+    floors = np.full(mean.shape, floor)
+    best, least = rough, np.inf
+    for system_gain in rough[0] * np.geomspace(0.4, 1.6, 7):
+        for read_var in np.geomspace(_QUANTIZATION, max(float(variance.max()), 1.0), 24):
+            trial = np.array([system_gain, read_var, 0.0])
+            misfit = np.abs(np.log(variance / _expect(mean, floors, trial).variance))
+            loss = float(np.minimum(misfit, 1.0).sum())
+            if loss < least:
+                best, least = trial, loss
+    return best
 
 
 def _window(grid: np.ndarray) -> np.ndarray:
@@ -430,7 +451,7 @@ def _window(grid: np.ndarray) -> np.ndarray:
     rows, cols = grid.shape[-2:]
     wide = [(0, 0)] * (grid.ndim - 2) + [(1, 1), (1, 1)]
     padded = np.pad(grid, wide, mode="reflect" if min(rows, cols) > 1 else "edge")
-    return sum(padded[..., i : i + rows, j : j + cols] for i in range(3) for j in range(3))
+    return np.sum([padded[..., i : i + rows, j : j + cols] for i in range(3) for j in range(3)], axis=0)
 
 
 def _near_floor(tiles: _Tiles, theta: np.ndarray) -> _Tiles:
@@ -546,6 +567,8 @@ def _fit(sample: _Sample, start: np.ndarray, *, rounds: int = _ROUNDS) -> tuple[
             step[:2] = np.linalg.solve(information[:2, :2], gradient[:2] + information[:2, 2] * theta[2])
             step[2] = -theta[2]
         step[0] = max(step[0], -0.7 * theta[0])
+        if np.any(sample.pixels > TILE**2):  # near the floor the curve bends with v, and long steps overshoot
+            step[1] = max(step[1], -0.5 * theta[1])
         theta = theta + step
         scale = 1.0 / np.sqrt(np.diag(information))
         if np.all(np.abs(step) <= 1e-3 * scale):
