@@ -39,11 +39,13 @@ Family = Literal["affine", "quadratic", "power"]
 
 FULL_STOP_ISO = 100.0  # native amplifications of two-stage cameras lie at 100 * 2^n (ISO 12232 full stops)
 _SCATTER_FLOOR = 0.01  # relative; third-stop ISO names are rounded by up to 1.6 %
-_MIN_SWITCH = 0.08  # ln sigma/K; smaller steps do not hurt an interpolation
+_MIN_SWITCH = 0.10  # ln sigma/K; smaller steps do not hurt an interpolation
 _MIN_GAIN_STEP = 0.15  # ln K/ISO; a digital step between third stops is 0.22
 _MIN_PUSH = 0.10  # ln K/ISO
+_NATURAL_SLOPE = 0.15  # of ln K/ISO over ln ISO; half of darktable's 371 models lie within -0.13 and -0.02
 _SAME_READ = 0.1  # ln sigma/K of an extended ISO and its native one, as published tables have them
 _SIGNIFICANT = 5.0  # standard errors; some 40 boundaries of a table are tested at once
+_CLEAR = 4.0  # standard errors; of an entry that was picked for its shape already
 _LONGEST_RUN = 8  # entries of an extended range: two octaves and a half in third stops
 _LONGEST_GAP = math.log(4.2)  # ln ISO; neighbors farther apart say nothing about an ISO between them
 _SAME_STOP = 0.06  # octaves; third stops are 0.33 apart, their names rounded by 0.02
@@ -341,7 +343,8 @@ def _scatter(u: np.ndarray, values: np.ndarray, se: np.ndarray, groups: Sequence
         good = group[np.isfinite(values[group])]
         if good.size >= _LAW_ENTRIES:
             difference, times = _second_differences(u[good], values[good], power)
-            pieces.append(difference / np.sqrt(times))
+            near = u[good][2:] - u[good][:-2] < _LONGEST_GAP
+            pieces.append((difference / np.sqrt(times))[near])
     reduced = np.concatenate(pieces) if pieces else np.empty(0)
     if reduced.size < 2:
         return math.nan
@@ -418,7 +421,7 @@ def _excursions(entries: _Entries, native: list[int]) -> tuple[list[int], list[I
     found: list[tuple[float, list[int]]] = []
     rest = list(native)
     while True:
-        best: tuple[float, list[int]] | None = None
+        best: tuple[tuple[bool, float], float, list[int]] | None = None
         for length in (1, 2):
             for first in range(1, len(rest) - length):
                 left, members, right = rest[first - 1], rest[first : first + length], rest[first + length]
@@ -428,21 +431,23 @@ def _excursions(entries: _Entries, native: list[int]) -> tuple[list[int], list[I
                 off = entries.y[members] - (1 - w) * entries.y[left] - w * entries.y[right]
                 least = np.min(np.abs(off))
                 same_sign = abs(np.sum(np.sign(off))) == length
-                returns = abs(entries.y[right] - entries.y[left]) < 0.5 * least
-                better = best is None or least > abs(best[0])
-                if same_sign and returns and least >= _MIN_PUSH and better:
-                    best = (math.copysign(least, off[0]), members)
+                gap = entries.u[right] - entries.u[left]
+                returns = abs(entries.y[right] - entries.y[left]) < 0.5 * least + _NATURAL_SLOPE * gap
+                # Full stops last: between two pushed ISOs a native one stands off, too.
+                rank = (not any(_is_full_stop(entries.iso[i]) for i in members), float(least))
+                if same_sign and returns and least >= _MIN_PUSH and (best is None or rank > best[0]):
+                    best = (rank, math.copysign(least, off[0]), members)
         if best is None:
             break
-        found.append(best)
-        rest = [i for i in rest if i not in best[1]]
+        found.append(best[1:])
+        rest = [i for i in rest if i not in best[2]]
     scatter, read_scatter = _calm_scatters(entries, rest)
     pushed: list[IsoFinding] = []
     for step, members in found:
         error = math.sqrt(1.5 * (scatter**2 + float(np.mean(entries.gain_se[members] ** 2))))
         for i in members:
             source = _native_of(entries, i, rest, read_scatter)
-            if abs(step) >= _SIGNIFICANT * error and source is not None:
+            if abs(step) >= _CLEAR * error and source is not None:
                 pushed.append(
                     IsoFinding("pushed", float(entries.iso[i]), step, abs(step) / error, float(entries.iso[source]))
                 )
@@ -568,44 +573,109 @@ def _staircase(entries: _Entries, native: list[int]) -> tuple[list[int], list[Is
     One such coincidence is chance; a class of ISOs (all a third above a full stop, say) has to follow it, where
     smooth laws through the full stops do not.
     """
-    _, scatter = _calm_scatters(entries, native)
     full = [i for i in native if _is_full_stop(entries.iso[i]) and np.isfinite(entries.e[i])]
     others = [i for i in native if i not in full and np.isfinite(entries.e[i])]
     findings: list[IsoFinding] = []
     for place in sorted({round(float(_stop(entries.iso[i])), 1) for i in others}):
+        taken = _isos(findings)
         members = [i for i in others if abs(float(_stop(entries.iso[i])) - place) < 2 * _SAME_STOP]
-        members = [i for i in members if i not in {n for n in others if float(entries.iso[n]) in _isos(findings)}]
-        sandwiched = [(i, _last(full, i), _first(full, i)) for i in members]
-        triples = [
-            (i, b, a)
-            for i, b, a in sandwiched
-            if b is not None and a is not None and entries.u[a] - entries.u[b] < math.log(2.0) * (1 + _SAME_STOP)
-        ]
-        for side in (1, 2):
-            informative = []
-            for triple in triples:
-                i, b, a = triple
-                error = math.sqrt(2 * scatter**2 + entries.e_se[i] ** 2 + entries.e_se[triple[side]] ** 2)
-                smooth = entries.e[i] - _lawful(entries, i, b, a)
-                # A gain switch between the full stops says nothing about a staircase.
-                if entries.read[a] > entries.read[b] and abs(entries.e[a] - entries.e[b]) > 2 * error:
-                    informative.append((smooth, entries.e[i] - entries.e[triple[side]], error))
-            if len(informative) < 2:
-                continue
-            smooth, match, error = np.array(informative).T
-            weights = 1 / error**2
-            size = abs(float(np.sum(smooth * weights))) / math.sqrt(float(np.sum(weights)))
-            fits = np.sum((match / error) ** 2) < 0.25 * np.sum((smooth / error) ** 2)
-            if size < _SIGNIFICANT or not fits or np.median(np.abs(match / error)) > 2:
-                continue
-            for triple in triples:
-                i, source = triple[0], triple[side]
-                error_i = math.sqrt(2 * scatter**2 + entries.e_se[i] ** 2 + entries.e_se[source] ** 2)
-                if abs(entries.e[i] - entries.e[source]) <= _SIGNIFICANT * error_i:
-                    findings.append(IsoFinding("pushed", float(entries.iso[i]), 0.0, size, float(entries.iso[source])))
-            break
+        members = [i for i in members if float(entries.iso[i]) not in taken]
+        for above in (False, True):
+            steps = [_Step.of(entries, i, full, above=above) for i in members]
+            size = _follows_steps(steps)
+            if size is not None:
+                findings += _stepped(entries, steps, size)
+                break
     isos = _isos(findings)
     return [i for i in native if float(entries.iso[i]) not in isos], findings
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One entry between full stops, under two hypotheses; residuals of (K/ISO, sigma/K) in standard errors.
+
+    Parameters
+    ----------
+    entry : int
+    source : int or None
+        The full stop below (or above) that it may be made from; None when the table lacks it.
+    equal : (2,) or None
+        Residuals if it is made digitally from the source.
+    smooth : (2,) or None
+        Residuals if it is native: from the nearer of the laws through two full stops; None where there are no two.
+    telling : bool
+        Full stops on both sides, and no gain switch between them: sigma in DN rises.
+    """
+
+    entry: int
+    source: int | None
+    equal: np.ndarray | None
+    smooth: np.ndarray | None
+    telling: bool
+
+    @classmethod
+    def of(cls, entries: _Entries, i: int, full: list[int], *, above: bool) -> _Step:
+        sides = [n for n in (_last(full, i), _first(full, i)) if n is not None]
+        near = [n for n in sides if abs(entries.u[n] - entries.u[i]) < math.log(2.0)]
+        source = next((n for n in near if (n > i) == above), None)
+        if source is None:
+            return cls(i, None, None, None, False)
+        errors = [
+            math.sqrt(2 * _SCATTER_FLOOR**2 + se[i] ** 2 + se[source] ** 2) for se in (entries.gain_se, entries.e_se)
+        ]
+        equal = np.array([entries.y[i] - entries.y[source], entries.e[i] - entries.e[source]]) / errors
+        between = len(sides) == 2 and entries.u[sides[1]] - entries.u[sides[0]] < _LONGEST_GAP
+        # At the ends of the table, and at gaps, the two nearest full stops on the side of the source.
+        ends = sides if between else [n for n in full if (n > i) == above][slice(None, 2) if above else slice(-2, None)]
+        if len(ends) < 2:
+            return cls(i, source, equal, None, False)
+        low, high = ends
+        w = (entries.u[i] - entries.u[low]) / (entries.u[high] - entries.u[low])
+        line, straight = ((1 - w) * values[low] + w * values[high] for values in (entries.y, entries.e))
+        read = [entries.e[i] - straight]
+        if between:
+            read.append(entries.e[i] - _lawful(entries, i, low, high))
+        smooth = np.array([entries.y[i] - line, min(read, key=abs)]) / errors
+        return cls(i, source, equal, smooth, bool(between and entries.read[high] > entries.read[low]))
+
+
+def _follows_steps(steps: Sequence[_Step]) -> float | None:
+    """Does a class of entries follow its full stops?  Root of its likelihood ratio against smoothness, or None."""
+    telling = [(s.smooth, s.equal) for s in steps if s.telling and s.smooth is not None and s.equal is not None]
+    if len(telling) < _LAW_ENTRIES:
+        return None
+    smooth, equal = (np.sum(np.square(values), axis=1) for values in zip(*telling, strict=True))
+    # What the hypothesis leaves unexplained, two channels an entry, is the scale of the scatter.
+    excess = max(1.0, float(np.mean(equal)) / 2)
+    size = math.sqrt(max(float(np.sum(smooth) - np.sum(equal)) / excess, 0.0))
+    return size if size >= _SIGNIFICANT else None
+
+
+def _stepped(entries: _Entries, steps: Sequence[_Step], size: float) -> list[IsoFinding]:
+    """Members of the class that are pushed: not better explained as native; and those between such, source or not."""
+
+    def fits(step: _Step) -> bool:
+        if step.equal is None or step.smooth is None or np.any(np.abs(step.equal) >= _SIGNIFICANT):
+            return False
+        # Where both explanations will do the class decides; at the ends, where classes end, the better one.
+        return bool(np.sum(step.equal**2) - np.sum(step.smooth**2) < (4.0 if step.telling else 0.0))
+
+    fitting = [step.entry for step in steps if fits(step)]
+    pushed = [
+        step
+        for step in steps
+        if step.entry in fitting or (step.smooth is None and min(fitting) < step.entry < max(fitting))
+    ]
+    return [
+        IsoFinding(
+            "pushed",
+            float(entries.iso[s.entry]),
+            0.0,
+            size,
+            None if s.source is None else float(entries.iso[s.source]),
+        )
+        for s in pushed
+    ]
 
 
 def _isos(findings: list[IsoFinding]) -> set[float]:
@@ -706,7 +776,10 @@ def _judge(
             drop = below[0] - above[0] + shift
             error = math.hypot(below[1], above[1])
             local = _local_drop(entries, known_low, known_high)
-            if drop >= _MIN_SWITCH and drop >= _SIGNIFICANT * error and local >= 0.5 * drop:
+            # Laws may be carried too far; the two entries themselves have to show most of the drop.
+            local_error = math.hypot(read_error[last_known], read_error[first_known])
+            shown = local >= 0.5 * drop and local >= _CLEAR * local_error
+            if drop >= _MIN_SWITCH and drop >= _SIGNIFICANT * error and shown:
                 return IsoFinding("gain switch", iso, -drop, drop / error)
     if abs(step) >= _MIN_GAIN_STEP and abs(step) >= _SIGNIFICANT * step_error:
         return IsoFinding("gain step", iso, step, abs(step) / step_error)
@@ -767,14 +840,15 @@ def push_rule(table: Sequence[tuple[float, NoiseParams]], pushed: Sequence[float
     """The rule for an ISO that the table lacks, if pushed ISOs below and above it stand at its place in the octave.
 
     Of the native entries next below and next above each of them those are the source whose sigma/K agrees best over
-    all.  None where the octaves do not repeat, or a native entry stands at that place.
+    all.  None where the octaves do not repeat, or where the next ISO of that place, up or down, is native.
     """
     entries = _entries(table)
     is_pushed = np.array([any(math.isclose(known, p, rel_tol=1e-3) for p in pushed) for known in entries.iso])
     octaves = np.log2(entries.iso / iso)
     same = np.abs(octaves - np.round(octaves)) < _SAME_STOP
     members = [int(i) for i in np.flatnonzero(is_pushed & same)]
-    if np.any(same & ~is_pushed) or not (entries.iso[members] < iso).any() or not (entries.iso[members] > iso).any():
+    around = [np.flatnonzero(same & (entries.iso < iso))[-1:], np.flatnonzero(same & (entries.iso > iso))[:1]]
+    if not all(side.size and is_pushed[side[0]] for side in around):
         return None
     native = [int(i) for i in np.flatnonzero(~is_pushed)]
     if iso < entries.iso[native[0]] or iso > entries.iso[native[-1]]:
