@@ -7,7 +7,7 @@ the profile with its standard error, every file with its hash.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,13 +15,24 @@ from pathlib import Path
 import numpy as np
 
 from rawkit.errors import CalibrationError
+from rawkit.raw.image import RawImage
 from rawkit.resources import sha256
-from rawkit.sensor.dark import QUANTIZATION_LIMIT, DarkNoise, fit_darks
+from rawkit.sensor.dark import QUANTIZATION_LIMIT, DarkNoise, fit_darks, light_leaks
 from rawkit.sensor.frames import Frame, FrameSet, PairStatistics, pairs
 from rawkit.sensor.gain import DEFAULT_BASE_ISO
+from rawkit.sensor.iso_details import IsoDetails
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.photon_transfer import PhotonTransfer, fit_photon_transfer
 from rawkit.sensor.profile import CameraProfile, NoiseModel
+from rawkit.sensor.uniformity import (
+    Nonuniformity,
+    PixelAccumulator,
+    PixelMoments,
+    combine,
+    dsnu,
+    find_defects,
+    prnu,
+)
 
 _POOR_FIT = 3.0  # chi2 per degree of freedom
 
@@ -56,9 +67,11 @@ def calibrate(
     make: str | None = None,
     model: str | None = None,
     base_iso: float = DEFAULT_BASE_ISO,
+    spatial: bool = True,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Fit K and read variance for every ISO and phase of a set of frames.
+    """Fit the noise of every ISO and phase of a set of frames, reading each file once.
 
     Parameters
     ----------
@@ -67,6 +80,10 @@ def calibrate(
         Name of the camera when the files do not tell.
     base_iso : float
         Recorded in the profile.
+    spatial : bool
+        Also measure what is fixed to the pixels: DSNU, PRNU, defects, code widths.
+    workers : int, optional
+        Decoding threads; default one per core.
     progress : callable (done, total), optional
         Called after every file.
 
@@ -79,70 +96,239 @@ def calibrate(
     CalibrationError
         No ISO could be calibrated; the message names the reason of the first.
     """
-    table: list[tuple[float, NoiseParams]] = []
-    curves: dict[float, PhotonTransfer] = {}
-    darks: dict[float, DarkNoise] = {}
-    left_out, remarks = list(frames.left_out), []
-    failures: list[str] = []
-    done, total = 0, len(frames.frames)
-
-    def statistics(of: Iterable[Frame]) -> list[PairStatistics]:
-        nonlocal done
-        found = []
-        for frame, result in pairs(of):
-            done += 1 if isinstance(result, str) else 2
-            if isinstance(result, str):
-                left_out.append((frame.path, result))
-            else:
-                found.append(result)
-            if progress is not None:
-                progress(min(done, total), total)
-        return found
-
+    results: dict[float, _OneIso] = {}
+    left_out, failures = list(frames.left_out), []
+    counter = _Counter(len(frames.frames), progress)
     for iso in frames.isos:
         try:
-            dark = fit_darks(statistics(frames.darks(iso)))
-            white = frames.first.white_level - float(np.mean(frames.first.black_level))
-            curve = fit_photon_transfer(
-                statistics(frames.flats(iso)), dark.mean, dark.read_var, dark.read_var_se, white=white
-            )
+            results[iso] = _calibrate_iso(frames, iso, left_out, counter, spatial=spatial, workers=workers)
         except CalibrationError as error:
             failures.append(f"ISO {iso:g}: {error}")
-            continue
-        darks[iso], curves[iso] = dark, curve
-        table.append((iso, NoiseParams(curve.system_gain, dark.read_var, curve.system_gain_se, dark.read_var_se)))
-        remarks += _remarks(iso, dark, curve)
-    if not table:
+    if not results:
         raise CalibrationError("; ".join(failures[:2]) or "no ISO has both flats and darks.")
     first = frames.first
+    table = [
+        (iso, NoiseParams(r.curve.system_gain, r.dark.read_var, r.curve.system_gain_se, r.dark.read_var_se))
+        for iso, r in results.items()
+        if np.all(np.isfinite(r.dark.read_var_se))
+    ]
+    failures += [f"ISO {iso:g}: the read noise is not identifiable from these frames." for iso, r in results.items()
+                 if not np.all(np.isfinite(r.dark.read_var_se))]  # fmt: skip
+    if not table:
+        raise CalibrationError("; ".join(failures[:2]))
+    mean_dark = np.mean([r.dark.mean for r in results.values()], axis=0)
     profile = CameraProfile(
         make=make if make is not None else frames.make,
         model=model or frames.model or "unknown",
-        noise=NoiseModel(table),
+        noise=NoiseModel.from_table(table),
         phases=first.phases,
         cfa=str(first.cfa),
         bit_depth=int(np.ceil(np.log2(first.white_level + 1))),
-        black_level=tuple(
-            float(b) for b in np.array(first.black_level) + np.mean([d.mean for d in darks.values()], axis=0)
-        ),
+        black_level=tuple(float(b) for b in np.array(first.black_level) + mean_dark),
         white_level=first.white_level,
         base_iso=base_iso,
         serial=first.metadata.serial,
         provenance=_provenance(frames, left_out),
+        details={iso: _details(results[iso], first) for iso, _ in table},
+        maps={f"{name}_iso{iso:g}": array for iso, _ in table for name, array in results[iso].maps.items()},
     )
-    return Calibration(profile, curves, darks, left_out, failures + remarks)
+    remarks = failures + [remark for iso, r in results.items() for remark in _remarks(iso, r.dark, r.curve)]
+    return Calibration(
+        profile,
+        {iso: r.curve for iso, r in results.items()},
+        {iso: r.dark for iso, r in results.items()},
+        left_out,
+        remarks,
+    )
+
+
+class _Counter:
+    """Counts files for the progress callback."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.done, self.total, self.progress = 0, total, progress
+
+    def add(self, count: int) -> None:
+        self.done = min(self.done + count, self.total)
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+class _Stacks:
+    """Per-pixel moments of the groups of equal frames that pass by; the largest group is kept, then the brightest
+    below half of saturation.  Two accumulators are in memory at most."""
+
+    def __init__(self, period: tuple[int, int], half: float) -> None:
+        self.period, self.half = period, half
+        self.key: tuple[float | None, float | None] | None = None
+        self.current: PixelAccumulator | None = None
+        self.best: PixelMoments | None = None
+
+    def visit(self, frame: Frame, image: RawImage) -> None:
+        key = (frame.exposure_time, frame.photons)
+        if self.current is None or key != self.key:
+            self.finish()
+            self.key, self.current = key, PixelAccumulator(period=self.period)
+        self.current.add(image.mosaic)
+
+    def finish(self) -> PixelMoments | None:
+        if self.current is not None and self.current.count >= 2:
+            moments = self.current.finish()
+            if self.best is None or self._rank(moments) > self._rank(self.best):
+                self.best = moments
+        self.current = None
+        return self.best
+
+    def _rank(self, moments: PixelMoments) -> tuple[int, float]:
+        return moments.count, -abs(float(moments.mean.mean()) - self.half)
+
+
+@dataclass(frozen=True, eq=False)
+class _OneIso:
+    """Everything measured at one ISO."""
+
+    dark: DarkNoise
+    curve: PhotonTransfer
+    dark_frames: int
+    flat_frames: int
+    linearity: float | None
+    dsnu: list[Nonuniformity] = field(default_factory=list)
+    prnu: list[Nonuniformity] = field(default_factory=list)
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def _calibrate_iso(
+    frames: FrameSet,
+    iso: float,
+    left_out: list[tuple[Path, str]],
+    counter: _Counter,
+    *,
+    spatial: bool,
+    workers: int | None,
+) -> _OneIso:
+    first = frames.first
+    black = float(np.mean(first.black_level))
+    white = first.white_level - black
+    stacks = [_Stacks(first.cfa.shape, level) for level in (black, black + white / 2.0)]
+
+    def statistics(of: Iterable[Frame], stack: _Stacks, exclude: np.ndarray | None = None) -> list[_Named]:
+        found = []
+        for frame, result in pairs(of, exclude=exclude, workers=workers, visit=stack.visit if spatial else None):
+            counter.add(1 if isinstance(result, str) else 2)
+            if isinstance(result, str):
+                left_out.append((frame.path, result))
+            else:
+                found.append((frame, result))
+        return found
+
+    named = statistics(frames.darks(iso), stacks[0])
+    leaks = light_leaks([pair for _, pair in named])
+    left_out += [
+        (frame.path, "its level and noise lie far above the other darks': light leaked in")
+        for (frame, _), leak in zip(named, leaks, strict=True)
+        if leak
+    ]
+    dark_pairs = [pair for (_, pair), leak in zip(named, leaks, strict=True) if not leak]
+    dark = fit_darks(dark_pairs)
+    hot = np.unique(np.concatenate([pair.hot for pair in dark_pairs]))
+    flats = statistics(frames.flats(iso), stacks[1], hot)
+    curve = fit_photon_transfer([pair for _, pair in flats], dark.mean, dark.read_var, dark.read_var_se, white=white)
+    one = _OneIso(dark, curve, 2 * len(dark_pairs), 2 * len(flats), _linearity(flats, dark, curve.saturation))
+    moments = [stack.finish() for stack in stacks] if spatial else [None, None]
+    if moments[0] is None or any(leaks):
+        return one
+    return _with_spatial(one, first, moments[0], moments[1])
+
+
+_Named = tuple[Frame, PairStatistics]
+
+
+def _linearity(flats: list[_Named], dark: DarkNoise, saturation: float) -> float | None:
+    """Largest relative departure of the mean from a straight line in exposure, 5 to 95 % of saturation.
+
+    EMVA 1288 R4.0 Linear, section 6.8: line fitted with weights 1 / mean.  None without five exposures.
+    """
+    points = []
+    for frame, pair in flats:
+        light = frame.photons if frame.photons is not None else pair.exposure_time
+        mean = float((pair.mean - dark.mean).mean())
+        if light and 0.05 * saturation < mean < 0.95 * saturation:
+            points.append((light, mean))
+    if len({light for light, _ in points}) < 5:
+        return None
+    light, mean = np.array(points).T
+    slope, offset = np.polyfit(light, mean, 1, w=1.0 / mean)
+    return float(np.max(np.abs(mean / (slope * light + offset) - 1.0)))
+
+
+def _with_spatial(one: _OneIso, first: RawImage, dark: PixelMoments, flat: PixelMoments | None) -> _OneIso:
+    groups = dark.phases(first.cfa)
+    found = [combine([dsnu(site) for site in sites]) for sites in groups]
+    response: list[Nonuniformity] = []
+    if flat is not None and float(flat.mean.mean()) > float(dark.mean.mean()):
+        sites = zip(flat.phases(first.cfa), groups, strict=True)
+        response = [combine([prnu(f, d) for f, d in zip(fs, ds, strict=True)]) for fs, ds in sites]
+    defects = find_defects(dark, cfa=first.cfa, flat=flat, system_gain=tuple(one.curve.system_gain))
+    return replace(one, dsnu=found, prnu=response, maps={"defects": defects})
+
+
+def _details(one: _OneIso, first: RawImage) -> IsoDetails:
+    dark, curve = one.dark, one.curve
+
+    def deviation(var: float, var_se: float) -> tuple[float, float]:
+        """Standard deviation and its error; 0 where the variance came out negative."""
+        root = float(np.sqrt(max(var, 0.0)))
+        return root, float(var_se / (2.0 * root)) if root > 0 else float(np.sqrt(var_se))
+
+    def listed(values: Iterable[float] | None) -> tuple[float, ...] | None:
+        """As a tuple; None where nothing was measured or a variance came out negative."""
+        numbers = () if values is None else tuple(float(v) for v in values)
+        return numbers if numbers and np.all(np.isfinite(numbers)) else None
+
+    row, row_se = deviation(dark.row_var, dark.row_var_se)
+    column, column_se = deviation(dark.column_var, dark.column_var_se)
+    full_well = curve.saturation / curve.system_gain
+    return IsoDetails(
+        row_noise=row,
+        row_noise_se=row_se,
+        column_noise=column,
+        column_noise_se=column_se,
+        tukey_lambda=listed(t.tukey_lambda for t in dark.tails),
+        tukey_lambda_se=listed(t.tukey_lambda_se for t in dark.tails),
+        tukey_scale=listed(t.tukey_scale for t in dark.tails),
+        dark_current=None if dark.drift is None else listed(dark.drift / curve.system_gain),
+        dark_current_se=None if dark.drift_se is None else listed(dark.drift_se / curve.system_gain),
+        black_offset=listed(dark.mean),
+        black_offset_se=listed(np.broadcast_to(dark.mean_se, dark.mean.shape)),
+        dsnu=listed(part.total for part in one.dsnu),
+        dsnu_se=listed(part.total_se for part in one.dsnu),
+        prnu=listed(part.total for part in one.prnu),
+        prnu_se=listed(part.total_se for part in one.prnu),
+        full_well=listed(full_well),
+        full_well_se=listed(full_well * curve.system_gain_se / curve.system_gain),
+        saturation=listed(curve.saturation + float(dark.mean.mean()) + np.array(first.black_level)),
+        linearity_error=one.linearity,
+        chi2_per_dof=listed(curve.chi2_per_dof),
+        flat_frames=one.flat_frames,
+        dark_frames=one.dark_frames,
+    )
 
 
 def _remarks(iso: float, dark: DarkNoise, curve: PhotonTransfer) -> list[str]:
     remarks = []
     if np.any(dark.read_var < QUANTIZATION_LIMIT):
         remarks.append(
-            f"ISO {iso:g}: read noise is below {QUANTIZATION_LIMIT**0.5:g} DN; rounding distorts a plain variance."
+            f"ISO {iso:g}: read noise is below {QUANTIZATION_LIMIT**0.5:g} DN; it comes from the codes' likelihood."
         )
     if np.any(curve.chi2_per_dof > _POOR_FIT):
         remarks.append(
             f"ISO {iso:g}: the flats scatter {np.max(curve.chi2_per_dof):.1f} times as much as sampling explains (bent "
             "response, or light that changed within a pair); the standard error of K is widened accordingly."
+        )
+    if np.any(curve.bend != 0):
+        bend = 100 * float(np.max(np.abs(curve.bend))) * curve.saturation
+        remarks.append(
+            f"ISO {iso:g}: the response bends by {bend:.1f} % at saturation; K is the gain at small signals."
         )
     if dark.grows:
         remarks.append(f"ISO {iso:g}: dark noise grows with exposure time; read variance is the value at time zero.")

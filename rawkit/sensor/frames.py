@@ -107,6 +107,8 @@ class PairStatistics:
         Histogram of the code pairs (A, B) in a window of J codes around the mean, for noise of less than a DN.
     joint_start : (P,) int
         First code of that window.
+    hot : (N,) int64
+        Positions in the raveled mosaic of the pixels of a dark that lie far from the others.
     exposure_time : float or None [s]
     """
 
@@ -123,15 +125,25 @@ class PairStatistics:
     differences: np.ndarray
     joint: np.ndarray
     joint_start: np.ndarray
+    hot: np.ndarray
     exposure_time: float | None = None
 
 
-def pair_statistics(a: RawImage, b: RawImage, *, dark: bool = False) -> PairStatistics:
+def pair_statistics(
+    a: RawImage, b: RawImage, *, dark: bool = False, exclude: np.ndarray | None = None
+) -> PairStatistics:
     """Statistics of two equal frames (formulas above), in one pass over the pixels.
 
     Pixels whose difference is beyond 6 standard deviations are left out of the moments: Gaussian noise loses 2e-9
     of its variance by that, telegraph pixels and cosmic rays lose their effect.  In darks, pixels whose mean is beyond
     6 robust standard deviations are left out as well: the dark current of hot pixels carries shot noise of its own.
+
+    Parameters
+    ----------
+    dark : bool
+        The frames are darks.
+    exclude : (N,) int, optional
+        Positions in the raveled mosaic to leave out: the hot pixels that the darks showed.
     """
     from rawkit.sensor.pair_kernel import JOINT, pair_sums
 
@@ -140,7 +152,11 @@ def pair_statistics(a: RawImage, b: RawImage, *, dark: bool = False) -> PairStat
     center, limit, middle, reach = _outlier_limits(first, second, a)
     reach = reach if dark else np.full(phases, np.inf)
     start = np.clip(np.rint(middle / 2.0) - JOINT // 2, 0, None).astype(np.int64)
-    sums = pair_sums(first, second, a.cfa.phase_map, center, limit, middle, reach, start, phases)
+    excluded = np.zeros((1, 1), bool)
+    if exclude is not None and exclude.size:
+        excluded = np.zeros(first.shape, bool)
+        excluded.ravel()[exclude] = True
+    sums = pair_sums(first, second, a.cfa.phase_map, center, limit, middle, reach, excluded, start, phases)
     number, sum_a, sum_b, sum_d, squares_d, squares_a = sums.moments.T
     mean = (sum_a + sum_b) / (2.0 * number)
     spatial = np.sqrt(np.maximum(squares_a / number - (sum_a / number) ** 2, 0.0))
@@ -168,6 +184,7 @@ def pair_statistics(a: RawImage, b: RawImage, *, dark: bool = False) -> PairStat
         differences=sums.differences,
         joint=sums.joint,
         joint_start=start,
+        hot=_far(first, second, a, middle, reach) if dark else np.empty(0, np.int64),
         exposure_time=a.metadata.exposure_time,
     )
 
@@ -197,6 +214,17 @@ def _outlier_limits(
         middle[phase] = median
         reach[phase] = max(reach[phase], _OUTLIER_SIGMAS * (high - low) / 2.0, 4.0)
     return center, limit, middle, reach
+
+
+def _far(first: np.ndarray, second: np.ndarray, image: RawImage, middle: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Positions in the raveled mosaic where |A + B - middle| > reach."""
+    rows, cols = image.cfa.shape
+    far = np.zeros(first.shape, bool)
+    for (r, c), phase in zip(image.cfa.sites, image.plane_phases, strict=True):
+        of = (slice(r, None, rows), slice(c, None, cols))
+        total = first[of].astype(np.float32) + second[of]
+        far[of] = np.abs(total - np.float32(middle[phase])) > reach[phase]
+    return np.flatnonzero(far)
 
 
 def _line_variance(
@@ -436,7 +464,11 @@ def stream(frames: Iterable[Frame], *, workers: int | None = None) -> Iterator[t
 
 
 def pairs(
-    frames: Iterable[Frame], *, workers: int | None = None, visit: Callable[[Frame, RawImage], None] | None = None
+    frames: Iterable[Frame],
+    *,
+    exclude: np.ndarray | None = None,
+    workers: int | None = None,
+    visit: Callable[[Frame, RawImage], None] | None = None,
 ) -> Iterator[tuple[Frame, PairStatistics | str]]:
     """Statistics of consecutive frames of equal exposure and level; a frame without a partner yields its reason.
 
@@ -444,8 +476,10 @@ def pairs(
 
     Parameters
     ----------
+    exclude : (N,) int, optional
+        Positions in the raveled mosaic that enter no moments.
     visit : callable (frame, image), optional
-        Called with every decoded frame, for statistics of stacks.
+        Called with both frames of every pair, for statistics of stacks.
     """
     waiting: tuple[Frame, RawImage] | None = None
     ordered = sorted(frames, key=lambda f: (f.exposure_time or 0.0, f.photons or 0.0))
@@ -453,15 +487,16 @@ def pairs(
         if isinstance(image, str):
             yield frame, image
             continue
-        if visit is not None:
-            visit(frame, image)
         if waiting is None:
             waiting = frame, image
             continue
         partner, before = waiting
         reason = _why_no_pair(partner, frame, before, image)
         if reason is None:
-            statistics = pair_statistics(before, image, dark=frame.kind != "flat")
+            if visit is not None:
+                visit(partner, before)
+                visit(frame, image)
+            statistics = pair_statistics(before, image, dark=frame.kind != "flat", exclude=exclude)
             yield partner, replace(statistics, exposure_time=frame.exposure_time or statistics.exposure_time)
             waiting = None
         else:

@@ -46,6 +46,7 @@ def pair_sums(
     limit: np.ndarray,
     middle: np.ndarray,
     reach: np.ndarray,
+    excluded: np.ndarray,
     start: np.ndarray,
     phases: int,
 ) -> PairSums:
@@ -58,15 +59,26 @@ def pair_sums(
     ----------
     phase_map : (rows, cols) index of the phase of each site of the CFA period
     center, limit, middle, reach : (P,) float64 [DN]
+    excluded : (H, W) bool, or (1, 1) False for none
+        Pixels that enter the histogram of A only.
     start : (P,) int64
         First code of the joint histogram's window.
     """
-    return PairSums(*_sums(a, b, phase_map, center, limit, middle, reach, start, phases))
+    return PairSums(*_sums(a, b, phase_map, center, limit, middle, reach, excluded, start, phases))
 
 
 @njit(cache=True, nogil=True, fastmath=False)
 def _sums(
-    a: Any, b: Any, phase_map: Any, center: Any, limit: Any, middle: Any, reach: Any, start: Any, phases: int
+    a: Any,
+    b: Any,
+    phase_map: Any,
+    center: Any,
+    limit: Any,
+    middle: Any,
+    reach: Any,
+    excluded: Any,
+    start: Any,
+    phases: int,
 ) -> Any:  # pragma: no cover
     height, width = a.shape
     rows, cols = phase_map.shape
@@ -77,6 +89,7 @@ def _sums(
     differences = np.zeros((phases, 2 * REACH + 1), np.int64)
     joint = np.zeros((phases, JOINT, JOINT), np.int64)
     line = np.zeros((cols, 6))
+    masked = excluded.size > 1
     for i in range(height):
         line[:] = 0.0
         for j in range(width):
@@ -87,7 +100,7 @@ def _sums(
             code = int(x)
             if 0 <= code < CODES:
                 codes[code] += 1
-            if abs(x + y - middle[phase]) > reach[phase]:
+            if abs(x + y - middle[phase]) > reach[phase] or (masked and excluded[i, j]):
                 continue
             bin_of = int(np.floor(d + 0.5)) + REACH
             differences[phase, min(max(bin_of, 0), 2 * REACH)] += 1
