@@ -35,6 +35,10 @@ from rawkit.sensor.uniformity import (
 )
 
 _POOR_FIT = 3.0  # chi2 per degree of freedom
+_WIDE_GAIN, _WIDE_READ = 0.02, 0.1  # relative standard errors of K and read variance that deserve more frames
+_BLACK_SHIFT = 2.0  # DN between the darks' mean and the file's black level
+_PICTURE = 240  # pixels on the long side of a reduced mean frame
+_NOT_IDENTIFIABLE = "the read noise, far below 1 DN, cannot be identified from these frames"
 
 Progress = Callable[[int, int], None]
 
@@ -52,6 +56,10 @@ class Calibration:
         Files that were not used, and why.
     remarks : list of str
         What deserves a second look, in words.
+    verdicts : dict of ISO to str
+        ``good``, ``doubtful: because ...`` or ``retake: because ...``, for every ISO that there were frames of.
+    pictures : dict of (ISO, "dark" or "flat") to (h, w) float
+        Mean frames, reduced in size for a report.
     """
 
     profile: CameraProfile
@@ -59,6 +67,8 @@ class Calibration:
     darks: dict[float, DarkNoise]
     left_out: list[tuple[Path, str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    verdicts: dict[float, str] = field(default_factory=dict)
+    pictures: dict[tuple[float, str], np.ndarray] = field(default_factory=dict)
 
 
 def calibrate(
@@ -97,25 +107,24 @@ def calibrate(
         No ISO could be calibrated; the message names the reason of the first.
     """
     results: dict[float, _OneIso] = {}
-    left_out, failures = list(frames.left_out), []
+    left_out, failures = list(frames.left_out), {}
     counter = _Counter(len(frames.frames), progress)
     for iso in frames.isos:
         try:
             results[iso] = _calibrate_iso(frames, iso, left_out, counter, spatial=spatial, workers=workers)
         except CalibrationError as error:
-            failures.append(f"ISO {iso:g}: {error}")
-    if not results:
-        raise CalibrationError("; ".join(failures[:2]) or "no ISO has both flats and darks.")
+            failures[iso] = str(error)
     first = frames.first
     table = [
         (iso, NoiseParams(r.curve.system_gain, r.dark.read_var, r.curve.system_gain_se, r.dark.read_var_se))
         for iso, r in results.items()
         if np.all(np.isfinite(r.dark.read_var_se))
     ]
-    failures += [f"ISO {iso:g}: the read noise is not identifiable from these frames." for iso, r in results.items()
-                 if not np.all(np.isfinite(r.dark.read_var_se))]  # fmt: skip
+    failures |= {iso: _NOT_IDENTIFIABLE for iso, r in results.items() if not np.all(np.isfinite(r.dark.read_var_se))}
     if not table:
-        raise CalibrationError("; ".join(failures[:2]))
+        raise CalibrationError(
+            "; ".join(f"ISO {iso:g}: {why}" for iso, why in list(failures.items())[:2]) or "no ISO has flats and darks."
+        )
     mean_dark = np.mean([r.dark.mean for r in results.values()], axis=0)
     profile = CameraProfile(
         make=make if make is not None else frames.make,
@@ -132,13 +141,17 @@ def calibrate(
         details={iso: _details(results[iso], first) for iso, _ in table},
         maps={f"{name}_iso{iso:g}": array for iso, _ in table for name, array in results[iso].maps.items()},
     )
-    remarks = failures + [remark for iso, r in results.items() for remark in _remarks(iso, r.dark, r.curve)]
+    concerns = {iso: _remarks(r.dark, r.curve) for iso, r in results.items() if iso not in failures}
+    verdicts = {iso: f"retake: {why}" for iso, why in failures.items()}
+    verdicts |= {iso: f"doubtful: {'; '.join(found)}" if found else "good" for iso, found in concerns.items()}
     return Calibration(
         profile,
         {iso: r.curve for iso, r in results.items()},
         {iso: r.dark for iso, r in results.items()},
         left_out,
-        remarks,
+        [f"ISO {iso:g}: {text}" for iso, text in sorted(verdicts.items()) if text != "good"],
+        dict(sorted(verdicts.items())),
+        {(iso, kind): small for iso, r in results.items() for kind, small in r.pictures.items()},
     )
 
 
@@ -195,6 +208,7 @@ class _OneIso:
     dsnu: list[Nonuniformity] = field(default_factory=list)
     prnu: list[Nonuniformity] = field(default_factory=list)
     maps: dict[str, np.ndarray] = field(default_factory=dict)
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def _calibrate_iso(
@@ -269,7 +283,17 @@ def _with_spatial(one: _OneIso, first: RawImage, dark: PixelMoments, flat: Pixel
         sites = zip(flat.phases(first.cfa), groups, strict=True)
         response = [combine([prnu(f, d) for f, d in zip(fs, ds, strict=True)]) for fs, ds in sites]
     defects = find_defects(dark, cfa=first.cfa, flat=flat, system_gain=tuple(one.curve.system_gain))
-    return replace(one, dsnu=found, prnu=response, maps={"defects": defects})
+    pictures = {"dark": _reduced(dark.mean, first)} | ({} if flat is None else {"flat": _reduced(flat.mean, first)})
+    return replace(one, dsnu=found, prnu=response, maps={"defects": defects}, pictures=pictures)
+
+
+def _reduced(mean: np.ndarray, first: RawImage) -> np.ndarray:
+    """Block means of a mean frame, whole CFA periods a block, at most 240 blocks a side."""
+    rows, cols = first.cfa.shape
+    step = max(1, -(-max(mean.shape) // (_PICTURE * max(rows, cols))))
+    tall, wide = rows * step, cols * step
+    height, width = mean.shape[0] // tall * tall, mean.shape[1] // wide * wide
+    return mean[:height, :width].reshape(height // tall, tall, width // wide, wide).mean(axis=(1, 3))
 
 
 def _details(one: _OneIso, first: RawImage) -> IsoDetails:
@@ -314,24 +338,29 @@ def _details(one: _OneIso, first: RawImage) -> IsoDetails:
     )
 
 
-def _remarks(iso: float, dark: DarkNoise, curve: PhotonTransfer) -> list[str]:
+def _remarks(dark: DarkNoise, curve: PhotonTransfer) -> list[str]:
+    """What makes one ISO's numbers doubtful, in words."""
     remarks = []
     if np.any(dark.read_var < QUANTIZATION_LIMIT):
-        remarks.append(
-            f"ISO {iso:g}: read noise is below {QUANTIZATION_LIMIT**0.5:g} DN; it comes from the codes' likelihood."
-        )
+        remarks.append(f"read noise is below {QUANTIZATION_LIMIT**0.5:g} DN and comes from the codes' likelihood")
     if np.any(curve.chi2_per_dof > _POOR_FIT):
         remarks.append(
-            f"ISO {iso:g}: the flats scatter {np.max(curve.chi2_per_dof):.1f} times as much as sampling explains (bent "
-            "response, or light that changed within a pair); the standard error of K is widened accordingly."
+            f"the flats scatter {np.max(curve.chi2_per_dof):.1f} times as much as sampling explains (bent response, or "
+            "light that changed within a pair); the standard error of K is widened accordingly"
         )
     if np.any(curve.bend != 0):
         bend = 100 * float(np.max(np.abs(curve.bend))) * curve.saturation
-        remarks.append(
-            f"ISO {iso:g}: the response bends by {bend:.1f} % at saturation; K is the gain at small signals."
-        )
+        remarks.append(f"the response bends by {bend:.1f} % at saturation; K holds at small signals")
     if dark.grows:
-        remarks.append(f"ISO {iso:g}: dark noise grows with exposure time; read variance is the value at time zero.")
+        remarks.append("dark noise grows with exposure time; read variance is the value at time zero")
+    if np.any(np.abs(dark.mean) > _BLACK_SHIFT):
+        remarks.append(f"the darks lie {dark.mean[np.argmax(np.abs(dark.mean))]:+.1f} DN from the file's black level")
+    if np.any(curve.system_gain_se > _WIDE_GAIN * curve.system_gain):
+        remarks.append(f"K is known to {100 * np.max(curve.system_gain_se / curve.system_gain):.1f} % only; add flats")
+    if np.any(dark.read_var_se > _WIDE_READ * dark.read_var):
+        remarks.append(
+            f"read variance is known to {100 * np.max(dark.read_var_se / dark.read_var):.0f} % only; add darks"
+        )
     return remarks
 
 

@@ -58,6 +58,8 @@ class DarkNoise:
         Per phase; empty below 0.6 DN.
     quantized : tuple of QuantizedNoise
         Per phase where the noise is below 0.6 DN, else empty.
+    differences : (P, 2 R + 1) int64
+        Histogram of the differences of all pairs from -R to R DN.
     """
 
     mean: np.ndarray
@@ -71,6 +73,7 @@ class DarkNoise:
     row_var_se: float
     column_var: float
     column_var_se: float
+    differences: np.ndarray
     tails: tuple[Tails, ...] = ()
     quantized: tuple[QuantizedNoise, ...] = ()
 
@@ -142,23 +145,25 @@ def fit_darks(pairs: Sequence[PairStatistics]) -> DarkNoise:
         sigma_se = np.array([q.read_noise_se if q.identifiable else np.inf for q in quantized])
         read_var = np.where(coarse, sigma**2 + _ROUNDING_VAR, read_var)
         error = np.where(coarse, 2.0 * sigma * sigma_se, error)
-    tails = () if np.any(coarse) else tuple(fit_tails(h) for h in np.sum([p.differences for p in pairs], axis=0))
+    differences = np.sum([p.differences for p in pairs], axis=0)
+    tails = () if np.any(coarse) else tuple(fit_tails(h) for h in differences)
     mean_se = np.std(mean, axis=0, ddof=1) / np.sqrt(len(pairs)) if len(pairs) > 1 else np.sqrt(pooled / (2 * dof[0]))
     (row_var, row_se), (column_var, column_se) = lines
     return DarkNoise(
-        center,
-        mean_se,
-        read_var,
-        error,
-        grows,
-        drift,
-        drift_se,
-        row_var,
-        row_se,
-        column_var,
-        column_se,
-        tails,
-        quantized,
+        mean=center,
+        mean_se=mean_se,
+        read_var=read_var,
+        read_var_se=error,
+        grows=grows,
+        drift=drift,
+        drift_se=drift_se,
+        row_var=row_var,
+        row_var_se=row_se,
+        column_var=column_var,
+        column_var_se=column_se,
+        differences=differences,
+        tails=tails,
+        quantized=quantized,
     )
 
 

@@ -17,6 +17,12 @@ import numpy as np
 DEFAULT_BASE_ISO = 100.0
 
 
+def _checked_base(base_iso: float) -> float:
+    if not (np.isfinite(base_iso) and base_iso > 0):
+        raise ValueError(f"base ISO must be a positive number, found {base_iso}.")
+    return base_iso
+
+
 @dataclass(frozen=True, eq=False)
 class Gain:
     """An amplification relative to the base ISO.
@@ -33,7 +39,7 @@ class Gain:
     >>> g = Gain.from_iso(6400)
     >>> float(g.multiple), round(float(g.db), 2), float(g.stops)
     (64.0, 36.12, 6.0)
-    >>> float(Gain.from_db(g.db).iso)
+    >>> round(float(Gain.from_db(g.db).iso), 6)
     6400.0
     """
 
@@ -41,15 +47,14 @@ class Gain:
     base_iso: float = DEFAULT_BASE_ISO
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.base_iso) and self.base_iso > 0):
-            raise ValueError(f"base ISO must be a positive number, found {self.base_iso}.")
+        _checked_base(self.base_iso)
         values = np.asarray(self.multiple, np.float64)
         if not (np.all(np.isfinite(values)) and np.all(values > 0)):
             raise ValueError(f"the amplification must be a positive, finite factor, found {self.multiple}.")
 
     @classmethod
     def from_iso(cls, iso: Any, *, base_iso: float = DEFAULT_BASE_ISO) -> Gain:
-        return cls(np.asarray(iso, np.float64) / base_iso, base_iso)
+        return cls(np.asarray(iso, np.float64) / _checked_base(base_iso), base_iso)
 
     @classmethod
     def from_db(cls, db: Any, *, base_iso: float = DEFAULT_BASE_ISO) -> Gain:
