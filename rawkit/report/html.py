@@ -28,6 +28,7 @@ p.note, figcaption { color: var(--soft); font-size: 0.9rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
 th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+table.text th, table.text td { text-align: left; white-space: normal; vertical-align: top; }
 figure { margin: 1.5rem 0; }
 figure svg { max-width: 100%; height: auto; background: #fff; }
 .compare { position: relative; display: inline-block; max-width: 100%; --cut: 50%; }
@@ -65,11 +66,12 @@ def paragraph(text: str, *, note: bool = False) -> str:
     return f"<p{' class=note' if note else ''}>{html.escape(text)}</p>"
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of ready text; the first column names the row."""
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool = False) -> str:
+    """A table of ready text; the first column names the row.  ``wrap`` is for columns of sentences."""
     head = "".join(f"<th>{html.escape(h)}</th>" for h in headers)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    kind = " class=text" if wrap else ""
+    return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def figure_block(figure: Figure, caption: str) -> str:

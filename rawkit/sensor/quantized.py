@@ -117,8 +117,8 @@ class Tails:
     gaussian_sigma : float [DN]
         Standard deviation of the best Gaussian.
     tukey_lambda, tukey_lambda_se : float
-    tukey_scale : float [DN]
-        Scale s of the best Tukey-lambda law (not its standard deviation).
+    tukey_deviation, tukey_scale : float [DN]
+        Standard deviation (infinite for lambda <= -1/2) and scale s of the best Tukey-lambda law.
     log_likelihood_gain : float
         How much better Tukey-lambda fits than the Gaussian; above about 4 the difference is significant.
     """
@@ -126,6 +126,7 @@ class Tails:
     gaussian_sigma: float
     tukey_lambda: float
     tukey_lambda_se: float
+    tukey_deviation: float
     tukey_scale: float
     log_likelihood_gain: float
 
@@ -150,7 +151,7 @@ def fit_tails(differences: NDArray[np.int64]) -> Tails:
     variance = float((counts * axis**2).sum() / counts.sum())
 
     def likelihood(law: float | None, deviation: float) -> float:
-        return float(counts @ np.log(np.maximum(_difference_mass(law, deviation, axis), 1e-300)))
+        return float(counts @ np.log(np.maximum(difference_mass(law, deviation, axis), 1e-300)))
 
     guess = float(np.sqrt(max(variance / 2.0 - 1.0 / 12.0, 0.01)))
 
@@ -171,7 +172,7 @@ def fit_tails(differences: NDArray[np.int64]) -> Tails:
     law = float(np.clip(-b / (2.0 * a), around[0], around[-1])) if a < 0 else float(around[1])
     tukey, deviation = best(law)
     error = float(1.0 / np.sqrt(-2.0 * a)) if a < 0 else float("inf")
-    return Tails(sigma, law, error, deviation / tukey_deviation(law), tukey - gauss)
+    return Tails(sigma, law, error, deviation, deviation / tukey_deviation(law), tukey - gauss)
 
 
 def tukey_deviation(law: float) -> float:
@@ -193,7 +194,7 @@ def tukey_deviation(law: float) -> float:
     return float(np.sqrt(2.0 / law**2 * (1.0 / (1.0 + 2.0 * law) - beta(law + 1.0, law + 1.0))))
 
 
-def _difference_mass(law: float | None, deviation: float, axis: NDArray[np.int64]) -> NDArray[np.float64]:
+def difference_mass(law: float | None, deviation: float, axis: NDArray[np.int64]) -> NDArray[np.float64]:
     """P(A - B = d) of two rounded draws: Gaussian (None) or Tukey-lambda, with the standard deviation given.
 
     For lambda <= -1/2 there is no standard deviation; the scale is then deviation / 4.
