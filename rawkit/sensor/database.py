@@ -6,9 +6,11 @@ Sources, in this order; the first that knows the camera answers, and says who it
 2. the user's own library folder (``resources.library_folder``),
 3. the profiles bundled with rawkit (``calibration_data``),
 4. the picture's own DNG NoiseProfile tag,
-5. darktable's database, given by path or installed.
+5. darktable's database, given by path or installed,
+6. the picture itself: an estimate, with its interval.
 
-A demosaiced image asks only 1, 4 and 5: a mosaic's parameters do not describe it.
+A demosaiced image asks only 1, 4, 5 and 6: a mosaic's parameters do not describe it.  Where another camera was named
+the picture is not asked.
 
 Scale.  A profile holds for its camera's own DN.  Files of one camera come with other bit depths, so parameters
 are multiplied by the power of two next to the ratio of the two (white - black) spans.
@@ -16,7 +18,6 @@ are multiplied by the power of two next to the ratio of the two (white - black) 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -27,9 +28,10 @@ from typing import Any
 
 import numpy as np
 
-from rawkit.errors import ProfileError
+from rawkit.errors import CalibrationError, ProfileError
 from rawkit.raw.image import AnyRaw, LinearImage, Metadata
 from rawkit.resources import bundled_profiles, library_folder
+from rawkit.sensor.exchange import darktable_cameras, darktable_table
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.profile import CameraProfile, NoiseModel
 
@@ -53,7 +55,7 @@ class FoundNoise:
     params : NoiseParams
         In the picture's DN, one value or one per phase of the picture.
     kind : str
-        ``given``, ``library``, ``bundled``, ``file tag`` or ``darktable``.
+        ``given``, ``library``, ``bundled``, ``file tag``, ``darktable`` or ``estimated``.
     description : str
         For the user: the source's name, and how its answer at this ISO came about.
     """
@@ -116,10 +118,37 @@ def find_noise(
             params = _for_phases(model.at(image.iso), ("R", "G", "B"), image)
             span = image.white_level - float(np.mean(image.black_level))
             return FoundNoise(params.scaled(span), "darktable", f"darktable database {path} ({params.origin})")
+    reason = "another camera's name was given" if camera is not None else None
+    if camera is None:
+        estimated = _estimated(image)
+        if isinstance(estimated, FoundNoise):
+            return estimated
+        reason = estimated
     raise ProfileError(
-        f"no noise profile for {metadata.camera()}: give one with --profile FILE (made by 'rawkit calibrate'), "
-        "point --darktable to a noiseprofiles.json that lists it, or name a camera of the same sensor with --camera."
+        f"no noise profile for {metadata.camera()}, nor can the picture show its noise ({reason}): give one with "
+        "--profile FILE (made by 'rawkit calibrate'), point --darktable to a noiseprofiles.json that lists it, or name "
+        "a camera of the same sensor with --camera."
     )
+
+
+def _estimated(image: AnyRaw) -> FoundNoise | str:
+    """Noise of the picture itself, or why it cannot be told."""
+    from rawkit.sensor.single_image import estimate  # heavy, and the last resort
+
+    try:
+        found = estimate(image)
+    except CalibrationError as error:
+        return str(error).rstrip(".")
+    gain, noise = np.asarray(found.system_gain_interval), np.sqrt(found.read_var_interval)
+    said = f"estimated from the picture itself: K {_range(gain)} DN/e-, read noise {_range(noise)} DN (95 % intervals)"
+    if not np.all(found.identifiable):
+        said += "; no area is dark enough to show the read noise well"
+    return FoundNoise(found.to_params(), "estimated", said)
+
+
+def _range(interval: np.ndarray) -> str:
+    """Lowest to highest bound over the phases."""
+    return f"{np.min(interval):.3g} to {np.max(interval):.3g}"
 
 
 def _answer(image: AnyRaw, profile: CameraProfile, kind: str, description: str) -> FoundNoise:
@@ -207,34 +236,18 @@ def darktable_database(given: Path | str | None = None) -> Path | None:
 
 @lru_cache(maxsize=4)
 def _darktable_entries(path: Path) -> list[tuple[str, list[dict[str, Any]]]]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return [
-            (f"{maker['maker']} {model['model']}", [p for p in model["profiles"] if not p.get("skip")])
-            for maker in document["noiseprofiles"]
-            for model in maker["models"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ProfileError(f"{path} is not a darktable noise database (noiseprofiles.json).") from None
+    return darktable_cameras(path)
 
 
 def darktable_model(path: Path, metadata: Metadata) -> NoiseModel | None:
     """darktable's entry for a camera as noise over ISO on the [0, 1] scale, phases R, G, B; None if unknown.
 
-    darktable fits var = a x + b on demosaiced pixels with negatives clipped, so b can come out negative: it is
-    taken as 0 there, and the read noise is then underestimated.  Where a color's fit failed (a = 0) green stands in:
-    all colors of a sensor share one amplifier.
+    Gain switches and pushed ISOs are looked for in the table, so that nothing is interpolated across one.
     """
     names = {_plain(name) for name in (metadata.camera(), metadata.unique_camera_model or "")} - {""}
     for name, profiles in _darktable_entries(path):
-        if _plain(name) not in names:
-            continue
-        table = {}
-        for entry in profiles:
-            gain, offset = np.array(entry["a"], np.float64), np.array(entry["b"], np.float64)
-            gain, offset = np.where(gain > 0, gain, gain[1]), np.where(gain > 0, offset, offset[1])
-            if np.all(gain > 0):
-                table[float(entry["iso"])] = NoiseParams(gain, np.maximum(offset, 0.0))
-        if table:
-            return NoiseModel(sorted(table.items(), key=lambda item: item[0]))
+        if _plain(name) in names:
+            table = darktable_table(profiles)
+            if table:
+                return NoiseModel.from_table(table)
     return None

@@ -661,6 +661,8 @@ def _stepped(entries: _Entries, steps: Sequence[_Step], size: float) -> list[Iso
         return bool(np.sum(step.equal**2) - np.sum(step.smooth**2) < (4.0 if step.telling else 0.0))
 
     fitting = [step.entry for step in steps if fits(step)]
+    if not fitting:
+        return []
     pushed = [
         step
         for step in steps
@@ -695,6 +697,10 @@ def _boundaries(entries: _Entries, native: list[int]) -> list[IsoFinding]:
     best: tuple[float, int, IsoFinding] | None = None
     for cut in range(1, len(native)):
         low, high = native[:cut], native[cut:]
+        # Most pairs of neighbors cannot be a boundary, whatever the scatter.
+        drop, step = entries.e[low[-1]] - entries.e[high[0]], entries.y[high[0]] - entries.y[low[-1]]
+        if drop < 0.5 * _MIN_SWITCH and abs(step) < 0.3 * _MIN_GAIN_STEP:
+            continue
         # The scatter around two laws: a boundary between them is no scatter.
         gain_scatter, read_scatter = _scatters(entries, low, high)
         gain_error = np.hypot(entries.gain_se, gain_scatter)
@@ -737,15 +743,13 @@ def _misfit(entries: _Entries, side: list[int], gain_error: np.ndarray, read_err
 
 def _read_at(
     entries: _Entries, side: list[int], nearest: int, gain: float, read_error: np.ndarray
-) -> tuple[float, float] | None:
-    """ln sigma that a side predicts at ln K = ``gain``, and its standard error; None when it knows no read noise.
+) -> tuple[float, float]:
+    """ln sigma that a side, all of known read noise, predicts at ln K = ``gain``, and its standard error.
 
     A side too short for a law states its nearest entry: sigma in DN does not fall with K, so the step across the
     boundary is underestimated, never invented.
     """
     known, law = _read_side(entries, side, read_error)
-    if not known:
-        return None
     if law is None:
         return float(entries.read[nearest]), float(read_error[nearest])
     k = math.exp(gain - entries.gain[known[0]])
@@ -761,25 +765,18 @@ def _judge(
     known_low = [i for i in low if np.isfinite(entries.read[i])][-_WINDOW:]
     known_high = [i for i in high if np.isfinite(entries.read[i])][:_WINDOW]
     if known_low and known_high:
-        last_known, first_known = known_low[-1], known_high[0]
-        # Both laws are asked at the middle of the gap, in terms of K of their own side.
-        middle = 0.5 * (entries.u[last_known] + entries.u[first_known])
-        below = _read_at(
-            entries, known_low, last_known, entries.gain[last_known] + middle - entries.u[last_known], read_error
-        )
-        above = _read_at(
-            entries, known_high, first_known, entries.gain[first_known] + middle - entries.u[first_known], read_error
-        )
-        if below is not None and above is not None:
-            # ln sigma/K on either side of the middle; K of each side continued in proportion to ISO.
-            shift = entries.y[first_known] - entries.y[last_known]
-            drop = below[0] - above[0] + shift
+        last, first = known_low[-1], known_high[0]
+        # Laws may be carried too far; the two entries themselves have to show most of the drop.
+        local = _local_drop(entries, known_low, known_high)
+        shown = local >= 0.5 * _MIN_SWITCH and local >= _CLEAR * math.hypot(read_error[last], read_error[first])
+        if shown:
+            # ln sigma/K on either side of the middle of the gap; K of each side continued in proportion to ISO.
+            half = 0.5 * (entries.u[first] - entries.u[last])
+            below = _read_at(entries, known_low, last, entries.gain[last] + half, read_error)
+            above = _read_at(entries, known_high, first, entries.gain[first] - half, read_error)
+            drop = below[0] - above[0] + entries.y[first] - entries.y[last]
             error = math.hypot(below[1], above[1])
-            local = _local_drop(entries, known_low, known_high)
-            # Laws may be carried too far; the two entries themselves have to show most of the drop.
-            local_error = math.hypot(read_error[last_known], read_error[first_known])
-            shown = local >= 0.5 * drop and local >= _CLEAR * local_error
-            if drop >= _MIN_SWITCH and drop >= _SIGNIFICANT * error and shown:
+            if drop >= _MIN_SWITCH and drop >= _SIGNIFICANT * error and local >= 0.5 * drop:
                 return IsoFinding("gain switch", iso, -drop, drop / error)
     if abs(step) >= _MIN_GAIN_STEP and abs(step) >= _SIGNIFICANT * step_error:
         return IsoFinding("gain step", iso, step, abs(step) / step_error)

@@ -48,7 +48,7 @@ SCHEMA = "rawkit-camera-profile/1"
 _SAME_ISO = 1e-3  # relative; cameras round ISO to a few digits
 _SAME_RUN = 0.1  # relative; K/ISO of neighbors that were pushed by one factor
 _PHYSICAL_GAIN = (1e-9, 1e4)  # DN/e-: from deep-well images on the [0, 1] scale to single electrons at 16 bit
-_PHYSICAL_READ_NOISE = (0.1, 500.0)  # e-: from deep sub-electron sensors to hot, fast machine vision
+PHYSICAL_READ_NOISE = (0.1, 500.0)  # e-: from deep sub-electron sensors to hot, fast machine vision
 _GAIN_FALL = (0.1, 1 / 3)  # K between neighbors, relative: to be looked at; not a system gain in DN/e- at all
 _DOUBTFUL = 5.0  # standard errors
 # Relative; where a segment is too short to show how K follows ISO.  Scale of |K/(c ISO) - 1| over the 371 models of
@@ -661,7 +661,7 @@ def check_plausible(profile: CameraProfile, *, origin: str = "this profile") -> 
                 "is it in electrons per DN?"
             )
         electrons = np.sqrt(var) / gain
-        low, high = _PHYSICAL_READ_NOISE
+        low, high = PHYSICAL_READ_NOISE
         if np.any((electrons > 0) & (electrons < low)) or np.any(electrons > high):
             raise ProfileError(
                 f"{origin}: read variance {params.read_var} DN^2 at ISO {iso:g} makes a read noise of "
