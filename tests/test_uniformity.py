@@ -271,6 +271,18 @@ def test_patterns_of_any_direction_are_found_with_their_amplitude():
         assert line.amplitude_se < 0.005
 
 
+def test_alternating_rows_and_a_checkerboard_have_their_amplitude():
+    """At frequency 1/2 the two halves of a cosine's spectrum coincide."""
+    rng = np.random.default_rng(20)
+    y, x = np.mgrid[0:240, 0:320]
+    image = rng.normal(0, 1.0, (240, 320)) + 0.1 * (-1.0) ** y + 0.15 * (-1.0) ** (x + y)
+    rows, checkers = sorted(pattern_lines(image), key=lambda line: line.fx)
+    assert (rows.fx, rows.fy) == (0.0, 0.5)
+    assert (checkers.fx, abs(checkers.fy)) == (0.5, 0.5)
+    assert abs(rows.amplitude - 0.1) < SIGMAS * rows.amplitude_se
+    assert abs(checkers.amplitude - 0.15) < SIGMAS * checkers.amplitude_se
+
+
 def test_noise_has_no_lines_not_even_with_random_rows():
     """0.01 invented lines per image are stated: 30 images may show two at most."""
     found = 0

@@ -65,6 +65,7 @@ _HANN_WIDENING = 1.5  # equivalent noise bandwidth of a Hann window, bins
 _SERIES_BACKGROUND = 129  # bins of the running median under a series' spectrum
 _SMOOTH_BLOCKS = 16  # per axis, for the shading that is left
 _CODE_ROUNDS = 20
+_LINE_SAMPLE = 512  # pixels of a line behind its median: good to 6 % of their sigma
 _BLOCKS = 64  # per axis, for the surface fit
 _BAND = 256  # rows handled at once, so that temporaries stay in cache
 
@@ -411,8 +412,8 @@ def dsnu(
         return _from_variance(emva_split(dark))
 
     def detrended(n: int) -> Nonuniformity:
-        surface, keep = _robust_surface(dark.mean, n, reject)
-        return _default_split(dark.mean - surface, keep, [(dark, np.ones_like(dark.mean))], n, float(surface.std()))
+        surface, bad = _robust_surface(dark.mean, n, reject)
+        return _default_split(dark.mean - surface, bad, [(dark, None)], n, float(surface.std()))
 
     return _lowest_order(detrended, order)
 
@@ -452,11 +453,12 @@ def prnu(
     signal = flat.mean - dark.mean
 
     def detrended(n: int) -> Nonuniformity:
-        surface, keep = _robust_surface(signal, n, reject)
+        surface, bad = _robust_surface(signal, n, reject)
         if surface.min() <= 0:
             raise CalibrationError("the surface under the flat falls below zero; the light must fill the whole field.")
-        stacks = [(flat, surface), (dark, surface)]
-        return _default_split(signal / surface - 1.0, keep, stacks, n, float(surface.std()) / level)
+        relative = signal / surface
+        relative -= 1.0
+        return _default_split(relative, bad, [(flat, surface), (dark, surface)], n, float(surface.std()) / level)
 
     return _lowest_order(detrended, order)
 
@@ -523,34 +525,38 @@ def combine(parts: Sequence[Nonuniformity]) -> Nonuniformity:
 
 def _default_split(
     image: FloatArray,
-    keep: NDArray[np.bool_],
-    stacks: list[tuple[PixelMoments, FloatArray]],
+    bad: NDArray[np.intp],
+    stacks: list[tuple[PixelMoments, FloatArray | None]],
     order: int,
     shading: float,
 ) -> Nonuniformity:
-    """Analysis of variance of a detrended image, temporal noise subtracted.
+    """Analysis of variance of a detrended image without its ``bad`` pixels (flat indices), temporal noise subtracted.
 
     With A_r, A_c the variances of row and column means and A_e that of the rest, and the temporal noise of the mean
     image split alike into w (white), rho (rows), gamma (columns):
 
         pixel = A_e - w        row = A_r - A_e / N - rho        column = A_c - A_e / M - gamma
+
+    ``stacks`` are the stacks behind the image, each with the image its frames are to be divided by.
     """
     rows, cols = _size(image)
     lost = 1 + order  # the surface took 1, y, ..., y^order from the row means
     if min(rows, cols) < lost + 2:
         raise CalibrationError(f"an image of {rows}x{cols} pixels is too small to split; it needs {lost + 2} a side.")
-    number = int(keep.sum())
-    mean = float(image[keep].mean())
-    row_means, column_means = _kept_means(image, keep, 1) - mean, _kept_means(image, keep, 0) - mean
-    rest = (image - (mean + row_means[:, None] + column_means))[keep]
+    number = image.size - len(bad)
+    mean, row_means, column_means, rest = _lines_and_rest(image, bad)
+    squares = rest.ravel() @ rest.ravel()
+    left = _smooth_rest(rest, squares / number)
+    np.square(rest, out=rest)
+    fourth = rest.ravel() @ rest.ravel()
     a_row = float((row_means**2).sum()) / (rows - lost)
     a_column = float((column_means**2).sum()) / (cols - lost)
-    a_rest = float((rest**2).sum()) / (number - rows - cols + 1)
-    temporal = [_temporal(moments, scale, keep) for moments, scale in stacks]
+    a_rest = float(squares) / (number - rows - cols + 1)
+    temporal = [_temporal(moments, scale, bad) for moments, scale in stacks]
     white, white_var = sum(t[0] for t in temporal), sum(t[1] for t in temporal)
     rho, rho_var = sum(t[2] for t in temporal), sum(t[3] for t in temporal)
     gamma, gamma_var = sum(t[4] for t in temporal), sum(t[5] for t in temporal)
-    pixel_var = float((rest**2).var()) / number + white_var
+    pixel_var = float(fourth / number - (squares / number) ** 2) / number + white_var
     row_var = 2.0 * a_row**2 / (rows - lost) + rho_var
     column_var = 2.0 * a_column**2 / (cols - lost) + gamma_var
     pixel, row, column = a_rest - white, a_row - a_rest / cols - rho, a_column - a_rest / rows - gamma
@@ -563,34 +569,35 @@ def _default_split(
         row_se=float(np.sqrt(row_var)),
         column_se=float(np.sqrt(column_var)),
         pixel_se=float(np.sqrt(pixel_var)),
-        measured=float(image[keep].var()),
-        stack=float((stacks[0][0].variance / stacks[0][1] ** 2)[keep].mean()),
+        measured=float(squares / number + (row_means**2).mean() + (column_means**2).mean()),
+        stack=temporal[0][6],
         row_average=row,
         column_average=column,
         mean=mean,
     )
-    left = _smooth_rest(np.where(keep, image - row_means[:, None] - column_means - mean, 0.0), a_rest)
     rejected = 1.0 - number / image.size
     return _from_variance(variance, shading=shading, shading_left=left, order=order, rejected=rejected)
 
 
 def _temporal(
-    moments: PixelMoments, scale: FloatArray, keep: NDArray[np.bool_]
-) -> tuple[float, float, float, float, float, float]:
-    """White, row and column parts of the temporal variance of a mean image divided by ``scale``; (value, error^2) each.
+    moments: PixelMoments, scale: FloatArray | None, bad: NDArray[np.intp]
+) -> tuple[float, float, float, float, float, float, float]:
+    """White, row and column temporal variance of a mean image divided by ``scale``; (value, error^2) each; of a frame.
 
     The drift of whole frames moves no pixel against another, so it is taken out of all three.
     """
     rows, cols = moments.mean.shape
-    count, number = moments.count, int(keep.sum())
-    level = float(scale.mean())
+    count, number = moments.count, moments.mean.size - len(bad)
+    level = 1.0 if scale is None else float(scale.mean())
     drift = 0.0 if moments.frame_means is None else float(moments.frame_means.var(axis=0, ddof=1).mean()) / level**2
-    pixel = float((moments.variance / scale**2)[keep].mean(dtype=np.float64)) - drift
+    of_pixels = moments.variance if scale is None else moments.variance / scale**2
+    stack = float(of_pixels.sum(dtype=np.float64) - of_pixels.ravel()[bad].sum(dtype=np.float64)) / number
+    pixel = stack - drift
     at_rows = at_columns = None
     if moments.row_var is not None:
-        at_rows = float((moments.row_var[:, 0] / scale.mean(axis=1) ** 2).mean()) - drift
+        at_rows = float((moments.row_var[:, 0] / _squared_mean(scale, 1)).mean()) - drift
     if moments.column_var is not None:
-        at_columns = float((moments.column_var[0] / scale.mean(axis=0) ** 2).mean()) - drift
+        at_columns = float((moments.column_var[0] / _squared_mean(scale, 0)).mean()) - drift
     row_noise = 0.0 if at_rows is None else (at_rows - pixel / cols) / (1.0 - 1.0 / cols)
     column_noise = 0.0 if at_columns is None else (at_columns - pixel / rows) / (1.0 - 1.0 / rows)
     white = pixel - row_noise - column_noise
@@ -605,7 +612,12 @@ def _temporal(
         error(at_rows, rows),
         column_noise / count,
         error(at_columns, cols),
+        stack,
     )
+
+
+def _squared_mean(scale: FloatArray | None, axis: int) -> FloatArray | float:
+    return 1.0 if scale is None else scale.mean(axis=axis) ** 2
 
 
 def _smooth_rest(rest: FloatArray, variance: float) -> float:
@@ -625,11 +637,20 @@ def _size(image: FloatArray) -> tuple[int, int]:
     return rows, cols
 
 
-def _kept_means(image: FloatArray, keep: NDArray[np.bool_], axis: int) -> FloatArray:
-    """Means along ``axis`` over kept pixels; the overall mean where none is left."""
-    counts = keep.sum(axis=axis)
-    sums = np.where(keep, image, 0.0).sum(axis=axis)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), float(image[keep].mean()))
+def _lines_and_rest(image: FloatArray, bad: NDArray[np.intp]) -> tuple[float, FloatArray, FloatArray, FloatArray]:
+    """Mean, row means, column means (both minus the mean) and the rest, without ``bad`` pixels, where the rest is 0."""
+    rows, cols = image.shape
+    rest = image.copy()
+    rest.ravel()[bad] = 0.0
+    mean = float(rest.sum()) / (image.size - len(bad))
+    per_row = cols - np.bincount(bad // cols, minlength=rows)
+    per_column = rows - np.bincount(bad % cols, minlength=cols)
+    row_means = np.where(per_row > 0, rest.sum(axis=1) / np.maximum(per_row, 1) - mean, 0.0)
+    column_means = np.where(per_column > 0, rest.sum(axis=0) / np.maximum(per_column, 1) - mean, 0.0)
+    rest -= (row_means + mean)[:, None]
+    rest -= column_means
+    rest.ravel()[bad] = 0.0
+    return mean, row_means, column_means, rest
 
 
 # ---------------------------------------------------------------------------------- surfaces and outliers
@@ -653,15 +674,36 @@ def fit_surface(image: FloatArray, *, order: int = SHADING_ORDER, keep: NDArray[
     Fitted to the means of up to 64 x 64 blocks, weighted with their number of pixels: at order 2 this differs from
     the fit to every pixel by less than its standard error, and costs two passes over the image.
     """
-    weight = np.ones(image.shape) if keep is None else keep.astype(np.float64)
+    bad = np.zeros(0, np.intp) if keep is None else np.flatnonzero(~keep)
+    return _surface_of_blocks(*_blocks(image), image, bad, order)
+
+
+def _blocks(image: FloatArray) -> tuple[FloatArray, NDArray[np.intp], NDArray[np.intp]]:
+    """Sums of ``image`` over up to 64 x 64 blocks, and the blocks' first rows and columns."""
     height, width = image.shape
-    rows, cols = min(_BLOCKS, height), min(_BLOCKS, width)
-    counts = _block_sums(_block_sums(weight, rows, 0), cols, 1)
-    sums = _block_sums(_block_sums(np.where(weight > 0, image, 0.0), rows, 0), cols, 1)
-    y, x = np.linspace(-1.0, 1.0, height), np.linspace(-1.0, 1.0, width)
-    in_y, in_x = (np.polynomial.legendre.legvander(axis, order) for axis in (y, x))
-    block_y = _block_sums(in_y, rows, 0) / _block_sums(np.ones(height), rows, 0)[:, None]
-    block_x = _block_sums(in_x, cols, 0) / _block_sums(np.ones(width), cols, 0)[:, None]
+    starts_y, starts_x = _starts(height, min(_BLOCKS, height)), _starts(width, min(_BLOCKS, width))
+    return np.add.reduceat(np.add.reduceat(image, starts_y, axis=0), starts_x, axis=1), starts_y, starts_x
+
+
+def _surface_of_blocks(
+    sums: FloatArray,
+    starts_y: NDArray[np.intp],
+    starts_x: NDArray[np.intp],
+    image: FloatArray,
+    bad: NDArray[np.intp],
+    order: int,
+) -> FloatArray:
+    """Surface fitted to block means without the ``bad`` pixels (flat indices) of ``image``."""
+    height, width = image.shape
+    rows, cols = sums.shape
+    size_y, size_x = np.diff(starts_y, append=height), np.diff(starts_x, append=width)
+    block = (np.searchsorted(starts_y, bad // width, "right") - 1) * cols
+    block += np.searchsorted(starts_x, bad % width, "right") - 1
+    lost = np.bincount(block, image.ravel()[bad], minlength=rows * cols).reshape(rows, cols)
+    counts = np.outer(size_y, size_x) - np.bincount(block, minlength=rows * cols).reshape(rows, cols)
+    in_y, in_x = (np.polynomial.legendre.legvander(np.linspace(-1.0, 1.0, n), order) for n in (height, width))
+    block_y = np.add.reduceat(in_y, starts_y, axis=0) / size_y[:, None]
+    block_x = np.add.reduceat(in_x, starts_x, axis=0) / size_x[:, None]
     terms = [(i, j) for i in range(order + 1) for j in range(order + 1 - i)]
     filled = counts > 0
     if filled.sum() < len(terms):
@@ -670,35 +712,45 @@ def fit_surface(image: FloatArray, *, order: int = SHADING_ORDER, keep: NDArray[
         )
     root = np.sqrt(counts[filled])
     design = np.stack([np.outer(block_y[:, i], block_x[:, j])[filled] * root for i, j in terms], axis=1)
-    found = np.linalg.lstsq(design, sums[filled] / root, rcond=None)[0]
+    found = np.linalg.lstsq(design, (sums - lost)[filled] / root, rcond=None)[0]
     coefficients = np.zeros((order + 1, order + 1))
     for (i, j), value in zip(terms, found, strict=True):
         coefficients[i, j] = value
     return in_y @ coefficients @ in_x.T
 
 
+def _starts(length: int, blocks: int) -> NDArray[np.intp]:
+    return np.linspace(0, length, blocks, endpoint=False).astype(np.intp)
+
+
 def _block_sums(values: FloatArray, blocks: int, axis: int) -> FloatArray:
-    starts = np.linspace(0, values.shape[axis], blocks, endpoint=False).astype(np.intp)
-    return np.add.reduceat(values, starts, axis=axis)
+    return np.add.reduceat(values, _starts(values.shape[axis], blocks), axis=axis)
 
 
-def _robust_surface(image: FloatArray, order: int, reject: float) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Surface and pixels within ``reject`` robust sigma of it, row and column patterns set aside."""
-    if not np.all(np.isfinite(image)):
+def _robust_surface(image: FloatArray, order: int, reject: float) -> tuple[FloatArray, NDArray[np.intp]]:
+    """Surface, and flat indices of the pixels beyond ``reject`` robust sigma of it, rows and columns set aside."""
+    if not np.isfinite(image.sum()):
         raise CalibrationError("the mean image holds values that are not finite numbers; which frame is damaged?")
-    keep = np.ones(image.shape, bool)
-    surface = fit_surface(image, order=order)
+    blocks = _blocks(image)
+    bad = np.zeros(0, np.intp)
+    surface = _surface_of_blocks(*blocks, image, bad, order)
     for _ in range(3):
-        rest = image - surface
-        rest -= np.median(rest, axis=1, keepdims=True)
-        rest -= np.median(rest, axis=0)
+        rest = _without_lines(image - surface)
         spread = robust_sigma(rest)
-        now = np.abs(rest) <= reject * spread if spread > 0 else keep
-        surface = fit_surface(image, order=order, keep=now)
-        unchanged, keep = np.array_equal(now, keep), now
-        if unchanged:
+        now = np.flatnonzero(np.abs(rest, out=rest) > reject * spread) if spread > 0 else bad
+        if np.array_equal(now, bad):
             break
-    return surface, keep
+        bad = now
+        surface = _surface_of_blocks(*blocks, image, bad, order)
+    return surface, bad
+
+
+def _without_lines(rest: FloatArray) -> FloatArray:
+    """``rest`` less the medians of its rows and columns, in place; from at most about 500 pixels of each line."""
+    step_y, step_x = (max(1, length // _LINE_SAMPLE) for length in rest.shape)
+    rest -= np.median(rest[:, ::step_x], axis=1, keepdims=True)
+    rest -= np.median(rest[::step_y], axis=0)
+    return rest
 
 
 def robust_sigma(values: FloatArray) -> float:
@@ -809,15 +861,11 @@ def pattern_lines(
     ``false_alarms`` frequencies reach by chance, the scatter of the median included.
     """
     _size(image)
-    surface, keep = _robust_surface(image, order, REJECT_SIGMAS)
-    rest = np.where(keep, image - surface, 0.0)
-    rows = rest.mean(axis=1)
-    rest -= rows[:, None]
-    columns = rest.mean(axis=0)
-    rest = np.where(keep, rest - columns, 0.0).astype(np.float32)
+    surface, bad = _robust_surface(image, order, REJECT_SIGMAS)
+    _, rows, columns, rest = _lines_and_rest(image - surface, bad)
     found = [PatternLine(0.0, f, a, se, s) for f, a, se, s in _lines_1d(rows, false_alarms / 3.0, order + 1)]
     found += [PatternLine(f, 0.0, a, se, s) for f, a, se, s in _lines_1d(columns, false_alarms / 3.0, order + 1)]
-    found += _lines_2d(rest, false_alarms / 3.0, most)
+    found += _lines_2d(rest.astype(np.float32), false_alarms / 3.0, most)
     return sorted(found, key=lambda line: -line.amplitude)[:most]
 
 
@@ -843,20 +891,27 @@ def _lines_1d(series: FloatArray, false_alarms: float, first: int) -> list[tuple
 
     length = len(series)
     window = _hann(length)
-    power = (np.abs(np.fft.rfft(series * window)) ** 2 / length)[first:-1]
+    power = (np.abs(np.fft.rfft(series * window)) ** 2 / length)[first:]
     if len(power) < 16 or not np.any(power > 0):
         return []
     size = min(_SERIES_BACKGROUND, len(power)) // 2 * 2 - 1
     background = median_filter(power, size=size, mode="mirror") / _MEDIAN_OF_EXPONENTIAL
     ratio = power / np.maximum(background, np.finfo(float).tiny)
     threshold = _line_threshold(len(power), false_alarms, size // 2, _HANN_WIDENING)  # mirrored ends count twice
+    around = np.append(power, power[-2])  # the spectrum mirrors at 1/2
     found = []
-    for k in range(1, len(power) - 1):
-        if ratio[k] > threshold and power[k] >= power[k - 1] and power[k] > power[k + 1]:
-            f = (first + k + _vertex(power[k - 1 : k + 2])) / length
-            transform = abs(np.sum(series * window * np.exp(-2j * np.pi * f * np.arange(length))))
+    for k in range(1, len(power)):
+        own = _own_conjugate(first + k, length)
+        if ratio[k] > threshold * own and power[k] >= power[k - 1] and power[k] > around[k + 1]:
+            f = (first + k + (0.0 if own > 1 else _vertex(around[k - 1 : k + 2]))) / length
+            transform = abs(np.sum(series * window * np.exp(-2j * np.pi * f * np.arange(length)))) / own
             found.append((float(f), *_amplitude(transform, window.sum(), length, background[k]), float(ratio[k])))
     return found
+
+
+def _own_conjugate(k: int, length: int) -> int:
+    """2 at frequency 1/2, where a cosine's two halves coincide (and noise power scatters twice as far), else 1."""
+    return 2 if 2 * k == length else 1
 
 
 def _amplitude(transform: float, window_sum: float, size: int, background: float) -> tuple[float, float]:
@@ -903,6 +958,9 @@ def _lines_2d(rest: NDArray[np.float32], false_alarms: float, most: int) -> list
     ):
         if kx < 1 or ky == 0 or (kx == width / 2 and ky > height / 2):
             continue  # rows and columns have their own series; the mirror image of a real spectrum
+        own = min(_own_conjugate(int(kx), width), _own_conjugate(int(ky), height))
+        if ratio_here <= threshold * own:
+            continue
         near_y = [(ky + d) % height for d in (-1, 0, 1)]
         near_x = [min(kx + d, power.shape[1] - 1) for d in (-1, 0, 1)]
         if power[ky, kx] < power[np.ix_(near_y, near_x)].max():
@@ -911,7 +969,7 @@ def _lines_2d(rest: NDArray[np.float32], false_alarms: float, most: int) -> list
         fx = (kx + (_vertex(power[ky, near_x]) if kx + 1 < power.shape[1] else 0.0)) / width
         wave_y = np.exp(-2j * np.pi * fy * np.arange(height)).astype(np.complex64)
         wave_x = np.exp(-2j * np.pi * fx * np.arange(width)).astype(np.complex64)
-        transform = float(abs(wave_y @ (windowed @ wave_x)))
+        transform = float(abs(wave_y @ (windowed @ wave_x))) / own
         amplitude, error = _amplitude(transform, float(window_y.sum() * window_x.sum()), rest.size, float(level))
         found.append(PatternLine(float(fx), float(fy - (fy > 0.5)), amplitude, error, float(ratio_here)))
         if len(found) == most:
@@ -957,25 +1015,27 @@ def shrink_fixed_pattern(dark: PixelMoments, *, order: int = SHADING_ORDER) -> F
     dark : PixelMoments
         One phase.
     """
-    surface, keep = _robust_surface(dark.mean, order, REJECT_SIGMAS)
-    result = _default_split(dark.mean - surface, keep, [(dark, np.ones_like(dark.mean))], order, 0.0)
+    surface, bad = _robust_surface(dark.mean, order, REJECT_SIGMAS)
     rest = dark.mean - surface
-    mean = float(rest[keep].mean())
-    rows, columns = _kept_means(rest, keep, 1) - mean, _kept_means(rest, keep, 0) - mean
-    pixels = rest - mean - rows[:, None] - columns
-    variance = result.variance
-    white = max(float((pixels[keep] ** 2).mean()) - variance.pixel, 0.0)
+    variance = _default_split(rest, bad, [(dark, None)], order, 0.0).variance
+    mean, rows, columns, pixels = _lines_and_rest(rest, bad)
+    seen_pixel = float(pixels.ravel() @ pixels.ravel()) / (pixels.size - len(bad))
     seen_row, seen_column = float((rows**2).mean()), float((columns**2).mean())
+    white = max(seen_pixel - variance.pixel, 0.0)
     factors = [
         float(np.clip(part / seen, 0.0, 1.0)) if seen > 0 else 0.0
         for part, seen in (
             (variance.row, seen_row),
             (variance.column, seen_column),
-            (variance.pixel, variance.pixel + white),
+            (variance.pixel, seen_pixel),
         )
     ]
-    g = np.where(keep, factors[2], np.maximum(factors[2], 1.0 - white / np.maximum(pixels**2, 1e-30)))
-    pattern = surface + mean + factors[0] * rows[:, None] + factors[1] * columns + g * pixels
+    smooth = surface + mean
+    pattern = smooth + factors[0] * rows[:, None] + factors[1] * columns + factors[2] * pixels
+    lines = (rows[:, None] + columns).ravel()[bad]
+    deviation = rest.ravel()[bad] - mean - lines
+    own = np.maximum(factors[2], 1.0 - white / deviation**2)
+    pattern.ravel()[bad] = smooth.ravel()[bad] + lines + own * deviation
     lost = sum(
         max(part, 0.0) * (1.0 - factor)
         for part, factor in zip((variance.row, variance.column, variance.pixel), factors, strict=True)
@@ -1231,9 +1291,7 @@ def find_defects(
 
 def _excess(image: FloatArray) -> tuple[FloatArray, float]:
     """Image minus its surface, rows and columns, and the robust sigma of that."""
-    rest = image - _robust_surface(image, SHADING_ORDER, REJECT_SIGMAS)[0]
-    rest = rest - np.median(rest, axis=1, keepdims=True)
-    rest -= np.median(rest, axis=0)
+    rest = _without_lines(image - _robust_surface(image, SHADING_ORDER, REJECT_SIGMAS)[0])
     return rest, robust_sigma(rest)
 
 
