@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -49,6 +50,13 @@ Darktable = Annotated[Path | None, typer.Option("--darktable", help="Path of dar
 BaseIso = Annotated[float, typer.Option("--base-iso", help="ISO at which the amplification is 1.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Folder = Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the results.")]
+
+
+class EmvaConvention(StrEnum):
+    """Which estimates 'calibrate --emva' gives."""
+
+    default = "default"
+    emva1288 = "emva1288"
 
 
 class OutputFormat(StrEnum):
@@ -330,25 +338,46 @@ def calibrate(
     make: Annotated[str | None, typer.Option("--make", help="Camera maker, if the files do not tell.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Camera model, if the files do not tell.")] = None,
     base_iso: BaseIso = 100.0,
+    report: Annotated[Path | None, typer.Option("--report", help="Also write a report page (HTML).")] = None,
+    emva: Annotated[
+        EmvaConvention | None, typer.Option("--emva", help="Also give the EMVA 1288 figures, in this convention.")
+    ] = None,
+    spatial: Annotated[bool, typer.Option(help="Measure DSNU, PRNU and defects too.")] = True,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Decoding threads.")] = None,
     overwrite: Overwrite = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a camera's noise from flats and darks and write its profile.
 
-    Example: `rawkit calibrate frames/ -o my_camera.json`
+    Example: `rawkit calibrate frames/ -o my_camera.json --report report.html`
     """
-    if output.exists() and not overwrite:
-        stop(f"{output} exists; use --overwrite to replace it.", USAGE)
+    for path in (output, report):
+        if path is not None and path.exists() and not overwrite:
+            stop(f"{path} exists; use --overwrite to replace it.", USAGE)
     try:
         found = rawkit.FrameSet.open(frames, base_iso=base_iso)
     except RawkitError as error:
         stop(str(error), USAGE)
     with progress_bar("measuring frames", quiet=as_json) as progress:
-        result = rawkit.calibrate(found, make=make, model=model, base_iso=base_iso, progress=progress)
+        result = rawkit.calibrate(
+            found, make=make, model=model, base_iso=base_iso, spatial=spatial, workers=workers, progress=progress
+        )
+    reports = {}
+    if emva is not None:
+        from rawkit.sensor.emva import emva_reports
+
+        with progress_bar("EMVA 1288 figures", quiet=as_json) as progress:
+            reports = emva_reports(found, convention=emva.value, progress=progress)
     result.profile.save(output, overwrite=overwrite)
+    if report is not None:
+        from rawkit.report.calibration import save_calibration_page
+
+        save_calibration_page(result, report, emva=reports, overwrite=overwrite)
     if as_json:
         print_json({"profile": str(output), "left_out": [[str(p), why] for p, why in result.left_out],
-                    "remarks": result.remarks, **result.profile.to_dict()})  # fmt: skip
+                    "verdicts": {f"{iso:g}": text for iso, text in result.verdicts.items()},
+                    "emva": {phase: r.to_dict() for phase, r in reports.items()},
+                    **result.profile.to_dict()})  # fmt: skip
         return
     table = Table("ISO", "phase", "K [DN/e-]", "+-", "read noise [DN]", "+-", "[e-]", box=None, pad_edge=False)
     for number, params in result.profile.noise.table:
@@ -357,11 +386,233 @@ def calibrate(
             table.add_row(f"{number:g}", phase, f"{k:.5g}", f"{params.system_gain_se[p]:.2g}", f"{v**0.5:.4f}",
                           f"{params.read_var_se[p] / (2 * v**0.5):.2g}", f"{v**0.5 / k:.3f}")  # fmt: skip
     out.print(table)
-    for remark in result.remarks:
-        out.print(f"note: {remark}", markup=False, highlight=False)
+    for number, verdict in result.verdicts.items():
+        out.print(f"ISO {number:g}: {verdict}", markup=False, highlight=False)
+    for phase, figures in reports.items():
+        emva_table = Table("EMVA 1288", "value", "+-", "unit", title=f"phase {phase}, {figures.convention}", box=None)
+        for figure in figures.figures.values():
+            emva_table.add_row(figure.name, f"{figure.value:.6g}", f"{figure.se:.2g}", figure.unit)
+        out.print(emva_table)
     for path, why in result.left_out:
         out.print(f"left out: {path.name}: {why}", markup=False, highlight=False)
     out.print(f"{output} written: {result.profile.name}, {len(found.frames)} frames", markup=False, highlight=False)
+
+
+@app.command()
+def estimate(
+    file: Annotated[Path, typer.Argument(help="A raw photograph.")],
+    iso: Iso = None,
+    black_level: Black = None,
+    white_level: White = None,
+    cfa: Cfa = None,
+    size: Size = None,
+    dtype: Dtype = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Estimate system gain and read noise from a single photograph, with 95 % intervals.
+
+    Example: `rawkit estimate IMG_0001.dng --json`
+    """
+    from rawkit.sensor.single_image import estimate as estimate_noise
+
+    check_inputs([file])
+    found = estimate_noise(FileOptions(iso, black_level, white_level, cfa, size, dtype).read(file))
+    if as_json:
+        print_json({"file": str(file), **{f.name: getattr(found, f.name) for f in fields(found)}})
+        return
+    table = Table("phase", "K [DN/e-]", "95 %", "read noise [DN]", "95 %", "signal [DN]", box=None, pad_edge=False)
+    for p, phase in enumerate(found.phases):
+        (low, high), (quiet, loud) = found.system_gain_interval[p], found.read_noise_interval[p]
+        table.add_row(phase, f"{found.system_gain[p]:.4g}", f"{low:.4g} to {high:.4g}", f"{found.read_noise[p]:.3g}",
+                      f"{quiet:.3g} to {loud:.3g}", "{:.0f} to {:.0f}".format(*found.mean_range[p]))  # fmt: skip
+    out.print(table)
+    if found.pooled:
+        out.print("one amplifier was assumed for all phases; they do not contradict it")
+    if not all(found.identifiable):
+        out.print("nothing in the picture is dark enough to show the read noise: take its interval seriously")
+
+
+profiles = typer.Typer(help="List, show, convert and compare camera profiles.", no_args_is_help=True)
+app.add_typer(profiles, name="profiles")
+
+
+@profiles.command("list")
+def profiles_list(as_json: JsonFlag = False) -> None:
+    """List your own profiles and the bundled ones.
+
+    Example: `rawkit profiles list`
+    """
+    from rawkit.resources import bundled_profiles, library_folder
+
+    rows = []
+    for kind, paths in (("library", sorted(library_folder().glob("*.json"))), ("bundled", bundled_profiles())):
+        for path in paths:
+            profile = rawkit.CameraProfile.load(path)
+            rows.append({"kind": kind, "camera": profile.name, "isos": profile.noise.isos, "path": str(path)})
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("", "camera", "ISOs", "file", box=None, pad_edge=False)
+    for row in rows:
+        isos = row["isos"]
+        table.add_row(row["kind"], row["camera"], f"{len(isos)}: {isos[0]:g} to {isos[-1]:g}", Path(row["path"]).name)
+    out.print(table)
+    out.print(f"your own profiles go into {library_folder()}", markup=False, highlight=False)
+
+
+@profiles.command("show")
+def profiles_show(
+    file: Annotated[Path, typer.Argument(help="A profile.")],
+    iso: Annotated[float | None, typer.Option("--iso", help="Only this ISO, interpolated if need be.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a profile holds.
+
+    Example: `rawkit profiles show my_camera.json --iso 1000`
+    """
+    import numpy as np
+
+    check_iso(iso)
+    profile = rawkit.CameraProfile.load(file)
+    if as_json and iso is None:
+        print_json(profile.to_dict())
+        return
+    entries = profile.noise.table if iso is None else [(iso, profile.noise.at(iso))]
+    phases = profile.phases or ("all",)
+    rows = [
+        {
+            "iso": number,
+            "phase": phase,
+            "system_gain": float(np.broadcast_to(params.system_gain, len(phases))[p]),
+            "read_noise": float(np.broadcast_to(params.read_var, len(phases))[p]) ** 0.5,
+            "origin": params.origin,
+        }
+        for number, params in entries
+        for p, phase in enumerate(phases)
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    out.print(f"{profile.name}, {profile.cfa or 'CFA not recorded'}, {profile.bit_depth} bits", highlight=False)
+    table = Table("ISO", "phase", "K [DN/e-]", "read noise [DN]", "[e-]", "", box=None, pad_edge=False)
+    for row in rows:
+        noise_e = row["read_noise"] / row["system_gain"]
+        table.add_row(f"{row['iso']:g}", row["phase"], f"{row['system_gain']:.5g}", f"{row['read_noise']:.4g}",
+                      f"{noise_e:.3g}", row["origin"])  # fmt: skip
+    out.print(table)
+    if profile.noise.gain_switches:
+        out.print("gain switches at ISO " + ", ".join(f"{s:g}" for s in profile.noise.gain_switches), highlight=False)
+
+
+class ProfileFormat(StrEnum):
+    """Formats of 'profiles import' and 'profiles export'."""
+
+    darktable = "darktable"
+    eld = "eld"
+    csv = "csv"
+    dng = "dng"
+
+
+@profiles.command("import")
+def profiles_import(
+    file: Annotated[Path, typer.Argument(help="darktable noiseprofiles.json, ELD-type JSON, or CSV.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Profile to write (JSON).")],
+    format: Annotated[ProfileFormat, typer.Option("--format", help="What the file is.")],
+    camera: Annotated[str | None, typer.Option("--camera", help="Which camera of the file.")] = None,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn other programs' noise parameters into a profile.
+
+    Example: `rawkit profiles import noiseprofiles.json --format darktable --camera "Nikon D5000" -o d5000.json`
+    """
+    from rawkit.sensor import exchange
+
+    check_inputs([file])
+    if format is ProfileFormat.csv:
+        profile = exchange.from_csv(file, model=camera)
+    elif camera is None or format is ProfileFormat.dng:
+        stop("say which camera of the file with --camera (a DNG's own tag is read by 'rawkit inspect').", USAGE)
+    elif format is ProfileFormat.darktable:
+        profile = exchange.from_darktable(file, camera)
+    else:
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+            parameters = document.get("params", document)[camera]
+        except (ValueError, KeyError, AttributeError):
+            stop(f"{file} holds no ELD parameters of {camera}.", FAILED)
+        profile = exchange.from_eld(parameters, make="", model=camera)
+    profile.save(output, overwrite=overwrite)
+    if as_json:
+        print_json({"profile": str(output), **profile.to_dict()})
+    else:
+        out.print(f"{output} written: {profile.name}, {len(profile.noise.isos)} ISOs", markup=False, highlight=False)
+
+
+@profiles.command("export")
+def profiles_export(
+    file: Annotated[Path, typer.Argument(help="A profile.")],
+    format: Annotated[ProfileFormat, typer.Option("--format", help="What to write.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; not needed for dng.")] = None,
+    iso: Iso = None,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a profile for other programs; 'dng' prints the NoiseProfile tag of one ISO.
+
+    Example: `rawkit profiles export my_camera.json --format darktable -o noiseprofiles.json`
+    """
+    from rawkit.resources import replacing
+    from rawkit.sensor import exchange
+
+    check_inputs([file])
+    check_iso(iso)
+    profile = rawkit.CameraProfile.load(file)
+    if format is ProfileFormat.dng:
+        if iso is None:
+            stop("a NoiseProfile tag belongs to one ISO; say which with --iso N.", USAGE)
+        pairs = exchange.dng_noise_profile(profile, iso)
+        if as_json:
+            print_json({"iso": iso, "noise_profile": pairs})
+        else:
+            out.print(exchange.dng_noise_profile_text(profile, iso), markup=False, highlight=False)
+        return
+    if output is None:
+        stop("say where to write with -o FILE.", USAGE)
+    if format is ProfileFormat.darktable:
+        exchange.save_darktable([profile], output, overwrite=overwrite)
+    elif format is ProfileFormat.csv:
+        exchange.to_csv(profile, output, overwrite=overwrite)
+    else:
+        with replacing(output, overwrite=overwrite) as temporary:
+            temporary.write_text(json.dumps(exchange.to_eld(profile), indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        print_json({"output": str(output)})
+    else:
+        out.print(f"{output} written", markup=False, highlight=False)
+
+
+@profiles.command("compare")
+def profiles_compare(
+    first: Annotated[Path, typer.Argument(help="A profile.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare two profiles over the ISOs they share: second over first.
+
+    Example: `rawkit profiles compare mine.json calibration_data/profiles/sonya7s2_pmn.json`
+    """
+    from rawkit.sensor.exchange import compare
+
+    ratios = compare(rawkit.CameraProfile.load(first), rawkit.CameraProfile.load(second))
+    if as_json:
+        print_json([{f.name: getattr(r, f.name) for f in fields(r)} for r in ratios])
+        return
+    table = Table("ISO", "phase", "K ratio", "+-", "read noise ratio [e-]", "+-", box=None, pad_edge=False)
+    for r in ratios:
+        numbers = (f"{r.gain_ratio:.4f}", f"{r.gain_ratio_se:.2g}", f"{r.read_noise_ratio:.4f}")
+        table.add_row(f"{r.iso:g}", r.phase, *numbers, f"{r.read_noise_ratio_se:.2g}")
+    out.print(table)
 
 
 @app.command()

@@ -32,11 +32,7 @@ def calibration_page(result: Calibration, *, emva: dict[str, EmvaReport] | None 
         html.heading("Verdict"),
         html.table(("ISO", "verdict"), [(f"{iso:g}", text) for iso, text in result.verdicts.items()], wrap=True),
         html.heading("Noise over ISO"),
-        html.figure_block(
-            noise_over_iso_figure(profile.noise, phases),
-            "Points with two standard errors."
-            + (f" Gain switches at ISO {_list(profile.noise.gain_switches)}." if profile.noise.gain_switches else ""),
-        ),
+        *([_over_iso(result)] if len(profile.noise.isos) > 1 else []),
         html.table(
             (
                 "ISO, phase",
@@ -157,6 +153,13 @@ def shading_figure(pictures: dict[str, np.ndarray]) -> Figure:
         axes.set(title=f"mean {kind} [DN]", xticks=[], yticks=[])
         figure.colorbar(shown, ax=axes, shrink=0.8)
     return figure
+
+
+def _over_iso(result: Calibration) -> str:
+    noise = result.profile.noise
+    switches = f" Gain switches at ISO {_list(noise.gain_switches)}." if noise.gain_switches else ""
+    figure = noise_over_iso_figure(noise, result.profile.phases)
+    return html.figure_block(figure, "Points with two standard errors." + switches)
 
 
 def _list(numbers: tuple[float, ...]) -> str:

@@ -141,7 +141,9 @@ def calibrate(
         details={iso: _details(results[iso], first) for iso, _ in table},
         maps={f"{name}_iso{iso:g}": array for iso, _ in table for name, array in results[iso].maps.items()},
     )
-    concerns = {iso: _remarks(r.dark, r.curve) for iso, r in results.items() if iso not in failures}
+    concerns = {
+        iso: _remarks(r.dark, r.curve, min(first.black_level)) for iso, r in results.items() if iso not in failures
+    }
     verdicts = {iso: f"retake: {why}" for iso, why in failures.items()}
     verdicts |= {iso: f"doubtful: {'; '.join(found)}" if found else "good" for iso, found in concerns.items()}
     return Calibration(
@@ -335,10 +337,11 @@ def _details(one: _OneIso, first: RawImage) -> IsoDetails:
         chi2_per_dof=listed(curve.chi2_per_dof),
         flat_frames=one.flat_frames,
         dark_frames=one.dark_frames,
+        remarks=("dark noise grows with exposure time; read variance is the value at time zero",) if dark.grows else (),
     )
 
 
-def _remarks(dark: DarkNoise, curve: PhotonTransfer) -> list[str]:
+def _remarks(dark: DarkNoise, curve: PhotonTransfer, stated_black: float) -> list[str]:
     """What makes one ISO's numbers doubtful, in words."""
     remarks = []
     if np.any(dark.read_var < QUANTIZATION_LIMIT):
@@ -351,9 +354,7 @@ def _remarks(dark: DarkNoise, curve: PhotonTransfer) -> list[str]:
     if np.any(curve.bend != 0):
         bend = 100 * float(np.max(np.abs(curve.bend))) * curve.saturation
         remarks.append(f"the response bends by {bend:.1f} % at saturation; K holds at small signals")
-    if dark.grows:
-        remarks.append("dark noise grows with exposure time; read variance is the value at time zero")
-    if np.any(np.abs(dark.mean) > _BLACK_SHIFT):
+    if np.any(np.abs(dark.mean) > _BLACK_SHIFT) and stated_black > 0:
         remarks.append(f"the darks lie {dark.mean[np.argmax(np.abs(dark.mean))]:+.1f} DN from the file's black level")
     if np.any(curve.system_gain_se > _WIDE_GAIN * curve.system_gain):
         remarks.append(f"K is known to {100 * np.max(curve.system_gain_se / curve.system_gain):.1f} % only; add flats")
