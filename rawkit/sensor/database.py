@@ -31,7 +31,7 @@ import numpy as np
 from rawkit.errors import CalibrationError, ProfileError
 from rawkit.raw.image import AnyRaw, LinearImage, Metadata
 from rawkit.resources import bundled_profiles, library_folder
-from rawkit.sensor.exchange import darktable_cameras, darktable_table
+from rawkit.sensor.exchange import COMPANY_WORDS, darktable_cameras, darktable_table
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.profile import CameraProfile, NoiseModel
 
@@ -42,7 +42,6 @@ _DARKTABLE_PLACES = (
     "/Applications/darktable.app/Contents/Resources/share/darktable/noiseprofiles.json",
     "C:/Program Files/darktable/share/darktable/noiseprofiles.json",
 )
-_COMPANY_WORDS = ("corporation", "corp", "company", "ltd", "inc", "co", "imaging", "digital", "system", "solutions")
 _MAX_OCTAVE_ERROR = 0.3  # spans of one camera differ by its white level setting, a few percent; more is another scale
 
 
@@ -221,7 +220,7 @@ def is_camera(profile: CameraProfile, metadata: Metadata) -> bool:
 def _plain(name: str) -> str:
     """Camera name without case, punctuation, company suffixes and a repeated make."""
     words = re.findall(r"[a-z0-9]+", name.lower())
-    words = [word for word in words if word not in _COMPANY_WORDS]
+    words = [word for word in words if word not in COMPANY_WORDS]
     return " ".join(dict.fromkeys(words))
 
 

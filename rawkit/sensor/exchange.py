@@ -198,7 +198,7 @@ _CLEAN_MAKERS = {  # EXIF make, in words -> the maker as darktable lists it
     "sony": "Sony",
     "leica": "Leica",
 }
-_COMPANY_WORDS = ("corporation", "corp", "company", "ltd", "inc", "co", "imaging", "digital", "system", "solutions")
+COMPANY_WORDS = ("corporation", "corp", "company", "ltd", "inc", "co", "imaging", "digital", "system", "solutions")
 
 
 def _words(name: str) -> tuple[str, ...]:
@@ -215,7 +215,7 @@ def _model(name: str) -> str:
 
 def _darktable_names(profile: CameraProfile) -> list[tuple[str, str]]:
     """(maker, model) pairs to list a profile under: cleaned, and as EXIF says."""
-    plain = " ".join(word for word in _words(profile.make) if word not in _COMPANY_WORDS)
+    plain = " ".join(word for word in _words(profile.make) if word not in COMPANY_WORDS)
     clean_maker = _CLEAN_MAKERS.get(plain, profile.make.strip())
     model = profile.model.strip()
     prefix = next((m for m in (profile.make, clean_maker) if m and model.lower().startswith(m.lower() + " ")), "")
