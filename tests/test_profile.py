@@ -230,6 +230,13 @@ def picture(make="SONY", model="ILCE-7SM2", white=16383.0, black=512.0, iso=800.
     )  # fmt: skip
 
 
+def linear_picture(make, model):
+    metadata = Metadata(make=make, model=model, iso=800.0)
+    return LinearImage(
+        pixels=np.zeros((4, 4, 3), np.uint16), black=BlackLevel.constant(512), white_level=16383.0, metadata=metadata
+    )
+
+
 def test_sources_are_asked_in_order(tmp_path):
     tagged = {"noise_profile": ((2e-5, 1e-7),)}
     database = tmp_path / "noiseprofiles.json"
@@ -252,8 +259,13 @@ def test_sources_are_asked_in_order(tmp_path):
     found = find_noise(picture(**unknown), **options)
     assert found.kind == "darktable"
     span = 16383 - 512
-    assert np.allclose(found.params.system_gain, np.array([1e-5, 2e-5, 2e-5, 3e-5]) * span)
-    assert np.allclose(found.params.read_var, np.array([1e-8, 0, 0, 1e-8]) * span**2)
+    # Demosaiced pixels have a tenth of a raw pixel's variance: green, scaled to the mosaic, serves all phases.
+    assert float(found.params.system_gain) == pytest.approx(2e-5 * span * 9.8)
+    assert float(found.params.read_var) == 0
+    linear = find_noise(linear_picture(**unknown), **options)
+    assert linear.kind == "darktable"
+    assert np.allclose(linear.params.system_gain, np.array([1e-5, 2e-5, 3e-5]) * span)
+    assert np.allclose(linear.params.read_var, np.array([1e-8, 0, 1e-8]) * span**2)
     with pytest.raises(ProfileError, match="no noise profile for ACME Ten"):
         find_noise(picture(make="ACME", model="Ten"), **options)
     assert find_noise(picture(make="ACME", model="Ten"), camera="ACME Nine", **options).kind == "darktable"
