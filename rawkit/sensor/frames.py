@@ -99,12 +99,14 @@ class PairStatistics:
     floor : bool
         Pixels pile up on the lowest code.
     row_var, column_var : float [DN^2]
-        Variance that whole rows (columns) share in one frame, by analysis of variance; may come out negative.
+        Variance that whole rows (columns) share in one frame, by analysis of variance; may come out negative.  NaN
+        for flats.
     row_var_se, column_var_se : float [DN^2]
     differences : (P, 2 R + 1) int64
-        Histogram of A - B from -R to R DN, outliers included in the end bins.
+        Histogram of A - B from -R to R DN, outliers included in the end bins; empty for flats.
     joint : (P, J, J) int64
-        Histogram of the code pairs (A, B) in a window of J codes around the mean, for noise of less than a DN.
+        Histogram of the code pairs (A, B) in a window of J codes around the mean, for noise of less than a DN; empty
+        for flats.
     joint_start : (P,) int
         First code of that window.
     hot : (N,) int64
@@ -145,30 +147,30 @@ def pair_statistics(
     exclude : (N,) int, optional
         Positions in the raveled mosaic to leave out: the hot pixels that the darks showed.
     """
-    from rawkit.sensor.pair_kernel import JOINT, pair_sums
+    from rawkit.sensor.pair_kernel import JOINT, REACH, PairSums, flat_sums, pair_sums
 
     phases, black = len(a.phases), np.array(a.black_level)
     first, second = (np.ascontiguousarray(image.mosaic) for image in (a, b))
     center, limit, middle, reach = _outlier_limits(first, second, a)
-    reach = reach if dark else np.full(phases, np.inf)
     start = np.clip(np.rint(middle / 2.0) - JOINT // 2, 0, None).astype(np.int64)
-    excluded = np.zeros((1, 1), bool)
-    if exclude is not None and exclude.size:
-        excluded = np.zeros(first.shape, bool)
-        excluded.ravel()[exclude] = True
-    sums = pair_sums(first, second, a.cfa.phase_map, center, limit, middle, reach, excluded, start, phases)
+    if dark:
+        sums = pair_sums(first, second, a.cfa.phase_map, center, limit, middle, reach, start, phases)
+    else:
+        excluded = np.zeros((1, 1), bool)
+        if exclude is not None and exclude.size:
+            excluded = np.zeros(first.shape, bool)
+            excluded.ravel()[exclude] = True
+        moments, codes = flat_sums(first, second, a.cfa.phase_map, center, limit, excluded, phases)
+        none = np.zeros((0, 2))
+        differences, joint = np.zeros((phases, 2 * REACH + 1), np.int64), np.zeros((phases, JOINT, JOINT), np.int64)
+        sums = PairSums(moments, none, none, none, none, codes, differences, joint)
     number, sum_a, sum_b, sum_d, squares_d, squares_a = sums.moments.T
     mean = (sum_a + sum_b) / (2.0 * number)
     spatial = np.sqrt(np.maximum(squares_a / number - (sum_a / number) ** 2, 0.0))
-    # Per site of the CFA period the mean difference is removed: flicker, also of single rows of the period.
     variance = (squares_d - sum_d**2 / number) / (2.0 * (number - 1.0))
-    rows, columns = (
-        _line_variance(line, count, variance, fraction)
-        for line, count, fraction in (
-            (sums.rows, sums.row_counts, number / number.sum()),
-            (sums.columns, sums.column_counts, number / number.sum()),
-        )
-    )
+    share = number / number.sum()
+    rows = _line_variance(sums.rows, sums.row_counts, variance, share)
+    columns = _line_variance(sums.columns, sums.column_counts, variance, share)
     lowest, highest = _pile_ups(sums.codes) if first.dtype.kind in "ui" else (None, None)
     return PairStatistics(
         mean=mean - black,
@@ -239,10 +241,11 @@ def _line_variance(
     variance, share : (P,)
         Pixel variance of each phase and the phase's share of all pixels.
     """
-    period = counts > 0
-    means = np.where(period, sums / np.maximum(counts, 1), 0.0)
+    if not len(sums):
+        return float("nan"), float("nan")
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), 0.0)
     # Lines of one position in the period share phases: remove the mean of each such class (flicker, phase offsets).
-    classes = len(means) and 2
+    classes = 2
     centered = means.copy()
     for k in range(classes):
         lines = slice(k, None, classes)
