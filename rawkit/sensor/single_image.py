@@ -74,6 +74,7 @@ _CLIP = 3.0  # standard errors
 _NONUNIFORMITY = 0.004**2  # prior scale of c: pixel response non-uniformity of 0.4 %
 _GROUP = 4  # tiles a side of one group whose members may share texture
 _MANY = 60.0  # electrons beyond which Poisson steps are replaced by a normal law of the same variance
+_LEAST_RATE = 1e-3  # d mean / d signal: it is at least 1/2 wherever a picture can be
 _FAR = 8.0  # standard deviations beyond which clipping is ignored
 _NEAR = 4.0  # standard deviations of read noise above the floor within which clipping bends the curve
 _HEADROOM = 6.0  # standard deviations to white
@@ -88,7 +89,7 @@ _SETTLED = 0.05  # standard errors
 _RIVAL = 20.0  # log-likelihood within which two optima count as equal, given that tiles are not quite independent
 _ENOUGH, _BAND = 40_000, 8  # tiles for telling optima apart; rows of tiles in one band
 _LIGHT = 0.1  # relative standard error of the gain from tiles that do not clip
-_CLIPPED_ERROR = 0.05  # of v: measured bias where v comes from clipped tiles (benchmarks/single_image.py)
+_CLIPPED_ERROR = 0.1  # of v: measured bias where v comes from clipped tiles (benchmarks/single_image.py)
 _LEVELS = 20  # of signal, in which tiles are compared
 _REACH = 8.0  # standard deviations of the posterior grid
 _GRID, _DEVIATES = 1000, 40  # its points in v, and in K for each v
@@ -102,7 +103,7 @@ _DISAGREE_BY = 0.1  # ... if system gains also differ by this share
 
 _NO_RANGE = (
     "the picture shows no range of signal beyond its noise, so its system gain cannot be seen; "
-    "use a picture with lighter areas."
+    "use a picture with both dark and light areas."
 )
 
 
@@ -195,6 +196,8 @@ class _Tiles:
         Smallest value that the file can hold (-inf: no limit seen) and saturation.
     pixels : (Q, R, C) or () int
         Pixels behind each mean.
+    mixed : bool
+        Noise is correlated between planes, so that one plane cannot judge another.
     """
 
     mean: np.ndarray
@@ -206,6 +209,7 @@ class _Tiles:
     floor: np.ndarray
     white: np.ndarray
     pixels: np.ndarray
+    mixed: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,7 +345,16 @@ def _tiles(image: RawImage | LinearImage, workers: int) -> _Tiles:
     lowest, highest = _extremes(stored, image.white_level)
     black = np.array(image.black_level)[phases]
     return _Tiles(
-        mean, high / _N_HIGH, top / _N_TOP, low, peak, phases, lowest - black, highest - black, np.array(TILE**2)
+        mean=mean,
+        high=high / _N_HIGH,
+        top=top / _N_TOP,
+        low=low,
+        peak=peak,
+        plane_phases=phases,
+        floor=lowest - black,
+        white=highest - black,
+        pixels=np.array(TILE**2),
+        mixed=isinstance(image, LinearImage),
     )
 
 
@@ -402,7 +415,7 @@ def _expect(mean: np.ndarray, floor: np.ndarray, theta: np.ndarray) -> _Expected
         mu = reach * np.linspace(0.0, 1.0, 97) ** 2
         m, var, third = _clipped_moments(mu, system_gain, read_var, float(level))
         here = (floor == level) & (mean < m[-1])
-        rate = np.gradient(var, m)
+        rate = np.gradient(var, mu) / np.maximum(np.gradient(m, mu), _LEAST_RATE)
         slope[here] = np.interp(mean[here], m, rate) + 2.0 * theta[2] * mean[here]
         variance[here] = np.interp(mean[here], m, var) + theta[2] * mean[here] ** 2
         coupling[here] = np.interp(mean[here], m, rate * var - third)
@@ -510,6 +523,8 @@ def _scores(tiles: _Tiles, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     total = power.sum(axis=0)
     dof = (count - 1) * (_N_HIGH + _N_LOW) + _N_LOW
     own = ((total - power + low) / dof - 1.0) / np.sqrt(2.0 / dof)
+    if tiles.mixed:
+        own = (low / _N_LOW - 1.0) / np.sqrt(2.0 / _N_LOW)
     full = np.where(usable.all(axis=0), total / (count * (_N_HIGH + _N_LOW)) - 1.0, 5.0)
     full = np.minimum(full, 5.0)
     return own, (_window(full) - full) / 8.0, usable
@@ -745,12 +760,21 @@ def _settle(measured: _Tiles) -> tuple[_Tiles, np.ndarray, np.ndarray, np.ndarra
     return *_settle_from(measured, best), between
 
 
-def _require_light(tiles: _Tiles, straight: np.ndarray, theta: np.ndarray) -> None:
-    """Raise unless tiles away from the floor show the gain: clipped ones cannot tell shot noise from read noise."""
-    if straight.sum() >= MIN_TILES:
-        _, sampling, _ = _fit(_sample(tiles, straight), theta, rounds=1)
+def _require_light(tiles: _Tiles, chosen: np.ndarray, theta: np.ndarray) -> bool:
+    """Whether some chosen tiles clip at the floor.
+
+    Raises unless the others show the gain: clipped ones do not tell shot noise from read noise.
+    """
+    sample = _sample(tiles, chosen)
+    predicted = _expect(sample.mean, sample.floor, theta).variance
+    light = np.zeros(chosen.shape, bool)
+    light[chosen] = sample.mean - sample.floor > _NEAR * np.sqrt(predicted)
+    if light.sum() == chosen.sum():
+        return False
+    if light.sum() >= MIN_TILES:
+        _, sampling, _ = _fit(_sample(tiles, light), theta, rounds=1)
         if np.sqrt(sampling[0, 0]) < _LIGHT * theta[0]:
-            return
+            return True
     raise CalibrationError(
         "the file stores no values below black and nearly all smooth areas of the picture are dark, so its gain and "
         "read noise cannot be told apart; use a picture with lighter areas."
@@ -810,9 +834,7 @@ def estimate(image: RawImage | LinearImage, *, workers: int | None = None) -> Im
     tiles, chosen, around, theta, between = _settle(tiles)
     theta, covariance = _robust_fit(tiles, chosen, around, theta)
     covariance[:2, :2] += between
-    bent = chosen & (np.broadcast_to(tiles.pixels, chosen.shape) > TILE**2)
-    if bent.any():
-        _require_light(tiles, chosen & ~bent, theta)
+    if np.isfinite(tiles.floor).any() and _require_light(tiles, chosen, theta):
         covariance[1, 1] += (_CLIPPED_ERROR * theta[1]) ** 2
     count = len(image.phases)
     centers, covariances, pooled = _by_phase(tiles, chosen, around, theta, covariance, count)
