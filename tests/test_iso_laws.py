@@ -157,6 +157,32 @@ def test_held_out_isos_are_predicted_with_their_error():
         assert 0.3 < np.std(z) < 1.4
 
 
+def test_an_interpolation_states_its_own_error():
+    # Entries known to 1e-6 on a law of no family: what neighbors miss left-out entries by is all the error there is.
+    def wavy(iso):
+        gain, sigma = smooth(iso)
+        wave = 0.02 * math.sin(2 * math.pi * math.log2(iso))
+        return gain * (1 + wave), sigma * (1 + wave)
+
+    isos = 100 * 2 ** np.arange(0, 6, 0.3)
+    rng = np.random.default_rng(1)
+    table = []
+    for iso in isos:
+        gain, sigma = wavy(iso)
+        gain *= 1 + 1e-6 * rng.standard_normal()
+        table.append((float(iso), NoiseParams(gain, sigma**2, 1e-6 * gain, 1e-6 * sigma**2)))
+    model = NoiseModel(table)
+    z = []
+    for iso in np.sqrt(isos[:-1] * isos[1:]):
+        guess = model.at(float(iso))
+        z.append((float(guess.system_gain) - wavy(iso)[0]) / float(guess.system_gain_se))
+    assert 0.1 < np.sqrt(np.mean(np.square(z))) < 1.2
+    # A table without standard errors has that one, too; two entries have none.
+    bare = [(iso, NoiseParams(p.system_gain, p.read_var)) for iso, p in table]
+    assert float(NoiseModel(bare).at(150.0).read_var_se) > 0
+    assert NoiseModel(bare[:2]).at(110.0).system_gain_se is None
+
+
 def test_nothing_crosses_a_switch():
     table = measured(
         THIRDS, lambda iso: (0.01 * iso, 0.02 * iso * (0.3 if iso >= 800 else 1)), np.random.default_rng(2)
