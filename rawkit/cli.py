@@ -393,6 +393,8 @@ def calibrate(
         for figure in figures.figures.values():
             emva_table.add_row(figure.name, f"{figure.value:.6g}", f"{figure.se:.2g}", figure.unit)
         out.print(emva_table)
+        for remark in figures.remarks:
+            out.print(f"EMVA 1288: {remark}", markup=False, highlight=False)
     for path, why in result.left_out:
         out.print(f"left out: {path.name}: {why}", markup=False, highlight=False)
     out.print(f"{output} written: {result.profile.name}, {len(found.frames)} frames", markup=False, highlight=False)

@@ -198,3 +198,43 @@ def test_every_command_has_help_with_an_example(command):
     assert run.returncode == 0
     assert "Example" in run.stdout
     assert "--json" in run.stdout
+
+
+def test_calibrate_writes_profile_and_report(tmp_path):
+    from test_calibrate import shoot_set
+
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    shoot_set(frames, gain=2.0, read_noise=4.0, seed=1)
+    profile, page = tmp_path / "p.json", tmp_path / "r.html"
+    run = rawkit("calibrate", frames, "-o", profile, "--report", page, "--emva", "default", "--model", "One", "--json")
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    assert result["noise"][0]["system_gain"] == pytest.approx([2.0] * 4, rel=0.1)
+    assert set(result["emva"]) == {"R", "Gr", "Gb", "B"}
+    assert page.read_text().startswith("<!doctype html>")
+    assert "exists" in one_line(rawkit("calibrate", frames, "-o", profile), 2)
+    shown = json.loads(rawkit("profiles", "show", profile, "--iso", 100, "--json").stdout)
+    assert [row["phase"] for row in shown] == ["R", "Gr", "Gb", "B"]
+    table = tmp_path / "p.csv"
+    assert rawkit("profiles", "export", profile, "--format", "csv", "-o", table).returncode == 0
+    again = tmp_path / "again.json"
+    assert rawkit("profiles", "import", table, "--format", "csv", "-o", again).returncode == 0
+    ratios = json.loads(rawkit("profiles", "compare", profile, again, "--json").stdout)
+    assert all(r["gain_ratio"] == pytest.approx(1.0) for r in ratios)
+    assert "ISO" in one_line(rawkit("profiles", "export", profile, "--format", "dng"), 2)
+
+
+def test_estimate_reads_noise_off_a_photograph(tmp_path):
+    electrons = np.tile(np.linspace(0, 4000, 640), (512, 1))
+    image = RawImage(
+        raster=expose(electrons, system_gain=0.765, read_noise=3.6, rng=np.random.default_rng(2)),
+        cfa=CFA.bayer("RGGB"), black=BlackLevel.constant(512), white_level=16383.0,
+    )  # fmt: skip
+    write_dng(image, tmp_path / "ramp.dng")
+    found = json.loads(rawkit("estimate", tmp_path / "ramp.dng", "--json").stdout)
+    assert found["identifiable"] == [True] * 4
+    for gain, (low, high) in zip(found["system_gain"], found["system_gain_interval"], strict=True):
+        assert low < gain < high
+        assert abs(gain / 0.765 - 1) < 0.05
+    assert "K [DN/e-]" in rawkit("estimate", tmp_path / "ramp.dng").stdout

@@ -55,3 +55,21 @@ def test_demo_measures_what_it_simulated(tmp_path, monkeypatch):
     assert "http://" not in re.sub(
         r'xmlns[:\w]*="[^"]+"|<!DOCTYPE[^>]+>|<metadata>.*?</metadata>', "", page, flags=re.S
     )
+
+
+def test_calibration_page_shows_verdict_curves_and_left_out_files(tmp_path):
+    from test_calibrate import shoot_set
+
+    from rawkit.report.calibration import calibration_page
+    from rawkit.sensor.calibrate import calibrate
+    from rawkit.sensor.frames import FrameSet
+
+    shoot_set(tmp_path, gain=2.0, read_noise=4.0, seed=1)
+    (tmp_path / "flat_100_008.npy").write_bytes(b"not an array")
+    page = calibration_page(calibrate(FrameSet.open(tmp_path)))
+    assert page.count("<svg") >= 3
+    assert "Verdict" in page
+    assert "flat_100_008.npy" in page
+    for name in ("photon transfer", "signal-to-noise", "row noise", "prnu"):
+        assert name in page.lower()
+    assert "default-src 'none'" in page

@@ -79,7 +79,7 @@ def calibration_page(result: Calibration, *, emva: dict[str, EmvaReport] | None 
         for phase, report in emva.items():
             rows = [(f.name, _number(f.value), _number(f.se), f.unit, f.note) for f in report.figures.values()]
             blocks += [
-                html.paragraph(f"Phase {phase}, convention {report.convention}."),
+                html.paragraph(" ".join((f"Phase {phase}, convention {report.convention}.", *report.remarks))),
                 html.table(("figure", "value", "s.e.", "unit", "note"), rows, wrap=True),
             ]
     blocks += [html.heading("Where it comes from"), html.table(("", ""), _provenance_rows(result), wrap=True)]
