@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "rawkit-camera-profile/1"
 _SAME_ISO = 1e-3  # relative; cameras round ISO to a few digits
-_SAME_RUN = 0.1  # relative; K/ISO of neighbors that were pushed by one factor
+_SAME_RUN = 0.15  # relative; K/ISO of neighbors pushed by one factor; factors a third stop apart differ by 0.22
 _PHYSICAL_GAIN = (1e-9, 1e4)  # DN/e-: from deep-well images on the [0, 1] scale to single electrons at 16 bit
 PHYSICAL_READ_NOISE = (0.1, 500.0)  # e-: from deep sub-electron sensors to hot, fast machine vision
 _GAIN_FALL = (0.1, 1 / 3)  # K between neighbors, relative: to be looked at; not a system gain in DN/e- at all
