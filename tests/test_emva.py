@@ -166,10 +166,15 @@ def test_a_bent_response(tmp_path):
     assert 0.3 < standard["linearity_error_max"] < 1.5
 
 
-def test_an_exposure_offset_is_no_response(tmp_path):
-    """40 photons of stray light, as a shutter's lag gives, do not change the default's responsivity."""
-    frames = camera_set(tmp_path, offset=40.0, stack=3, dark_current=0.0)
-    assert within(emva_report(frames), "responsivity", GAIN * EFFICIENCY)
+def test_an_exposure_offset_is_no_response_but_it_is_light(tmp_path):
+    """1500 photons of stray light in every flat change neither the default's responsivity nor its gain."""
+    frames = camera_set(tmp_path, offset=1500.0, stack=3, dark_current=0.0)
+    standard, default = (emva_report(frames, convention=c) for c in ("emva1288", "default"))
+    assert within(default, "responsivity", GAIN * EFFICIENCY)
+    assert within(default, "system_gain", GAIN)
+    assert default.figures["system_gain"].se < 0.005 * GAIN
+    assert default["linear_offset"] == pytest.approx(1500 * GAIN * EFFICIENCY, rel=0.01)
+    assert standard["responsivity"] > 1.1 * GAIN * EFFICIENCY
 
 
 def test_dark_noise_below_the_standard_s_floor(tmp_path):

@@ -167,6 +167,15 @@ def test_temporal_row_noise_and_drift_are_no_fixed_pattern():
     assert theirs.total < ours.total - 0.5
 
 
+def test_few_columns_make_no_row_noise():
+    """White noise of 5 DN moves the mean of 20 pixels by 1.1 DN: that is no temporal row noise to subtract."""
+    rng = np.random.default_rng(21)
+    fixed = pattern(rng, row=0.8, shape=(400, 20))
+    result = dsnu(PixelMoments.of(darks(rng, fixed, count=4, sigma=5.0))).variance
+    assert abs(result.row - 0.64) < SIGMAS * result.row_se
+    assert result.row_se < 0.15
+
+
 def test_prnu_under_falloff_outliers_and_flicker():
     """0.5 % under 4 % falloff and 0.05 % outliers within 2 % of the truth, with lamp flicker on top."""
     rng = np.random.default_rng(5)
@@ -291,6 +300,19 @@ def test_noise_has_no_lines_not_even_with_random_rows():
         image = rng.normal(0, 1.0, (200, 300)) + rng.normal(0, 0.3, (200, 1))
         found += len(pattern_lines(image))
     assert found <= 2
+
+
+def test_lines_are_invented_as_rarely_as_stated():
+    """3 false lines an image: 1 each among rows, columns, and the rest; a peak's neighbors do not count again."""
+    axes = rest = 0
+    for seed in range(100):
+        for line in pattern_lines(np.random.default_rng(seed).normal(0, 1.0, (64, 64)), false_alarms=3.0):
+            if line.fx == 0 or line.fy == 0:
+                axes += 1
+            else:
+                rest += 1
+    assert abs(rest - 100) < 4 * np.sqrt(100)
+    assert axes < 200
 
 
 # -------------------------------------------------------------------------- fixed pattern and dark shading

@@ -545,18 +545,18 @@ def _default_split(
         raise CalibrationError(f"an image of {rows}x{cols} pixels is too small to split; it needs {lost + 2} a side.")
     number = image.size - len(bad)
     mean, row_means, column_means, rest = _lines_and_rest(image, bad)
-    squares = rest.ravel() @ rest.ravel()
+    squares = float(rest.ravel() @ rest.ravel())
     left = _smooth_rest(rest, squares / number)
     np.square(rest, out=rest)
-    fourth = rest.ravel() @ rest.ravel()
+    fourth = float(rest.ravel() @ rest.ravel())
     a_row = float((row_means**2).sum()) / (rows - lost)
     a_column = float((column_means**2).sum()) / (cols - lost)
-    a_rest = float(squares) / (number - rows - cols + 1)
+    a_rest = squares / (number - rows - cols + 1)
     temporal = [_temporal(moments, scale, bad) for moments, scale in stacks]
     white, white_var = sum(t[0] for t in temporal), sum(t[1] for t in temporal)
     rho, rho_var = sum(t[2] for t in temporal), sum(t[3] for t in temporal)
     gamma, gamma_var = sum(t[4] for t in temporal), sum(t[5] for t in temporal)
-    pixel_var = float(fourth / number - (squares / number) ** 2) / number + white_var
+    pixel_var = (fourth / number - (squares / number) ** 2) / number + white_var
     row_var = 2.0 * a_row**2 / (rows - lost) + rho_var
     column_var = 2.0 * a_column**2 / (cols - lost) + gamma_var
     pixel, row, column = a_rest - white, a_row - a_rest / cols - rho, a_column - a_rest / rows - gamma
