@@ -112,7 +112,7 @@ def table(title: str, paths: list[Path], *, halve: bool, clean: bool = True, bla
             refused += result is None
             rows[level] += [result] if result else []
     names = [f"K={k:g}, v={v:g}" for k, v in LEVELS] + ["all"]
-    for name, part in zip(names, [*rows, [one for part in rows for one in part]], strict=True):
+    for name, part in zip(names, [*rows, [one for level in rows for one in level]], strict=True):
         a = np.array(part, float)
         error, shown, dark = np.abs(a[:, :2]) * 100, a[:, 4] > 0, a[:, 5] > 0
         sigma = [
