@@ -1,8 +1,9 @@
 """How close does the calibration come to the best possible estimate, and do its intervals cover?
 
 Simulated sensor (bare NumPy): 142 x 142 pixels (640 x 480 for the bent response), levels 0 to 1600 DN,
-K = 2 DN/e-, read noise 4 DN, black 512, with 1 % flicker, 30 % vignetting, 1 % PRNU, 1.5 DN DSNU and 0.1 % hot pixels; optionally a response that bends by
-2 % at the white level.  The bound is that of Cramer and Rao for (K, v) from all pairs together:
+K = 2 DN/e-, read noise 4 DN, black 512, with 1 % flicker, 30 % vignetting, 1 % PRNU, 1.5 DN DSNU and 0.1 % hot
+pixels; optionally a response that bends by 2 % at the white level.  The bound is that of Cramer and Rao for (K, v)
+from all pairs together:
 
     I = sum_i (nu_i / 2) v_i^-2 [mu_i, 1]^T [mu_i, 1]
 

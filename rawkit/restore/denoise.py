@@ -38,7 +38,7 @@ from rawkit.restore.tiling import Progress
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.transforms import anscombe, inverse_anscombe, inverse_anscombe_algebraic
 
-Image = TypeVar("Image", RawImage, LinearImage)
+Image = TypeVar("Image", bound=RawImage | LinearImage)
 
 #: planes of unit noise, strength, correlated, workers, progress -> planes
 UnitFilter = Callable[..., NDArray[np.float32]]
