@@ -223,6 +223,9 @@ class IsoFinding:
         if self.kind == "gain step":
             return f"ISO {self.iso:g}: system gain steps by {size}"
         source = "" if self.native_iso is None else f" from ISO {self.native_iso:g}"
+        if self.step == 0:
+            size = f"{self.standard_errors:.0f} standard errors"
+            return f"ISO {self.iso:g}: {self.kind}, made digitally{source}; its read noise tells, by {size}"
         return f"ISO {self.iso:g}: {self.kind}, made digitally{source}; K/ISO differs by {size}"
 
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "rawkit-camera-profile/1"
 _SAME_ISO = 1e-3  # relative; cameras round ISO to a few digits
+_NEAR_ISO = 0.1  # relative; names of ISOs are rounded by less, third stops apart by 0.26
 _SAME_RUN = 0.15  # relative; K/ISO of neighbors pushed by one factor; factors a third stop apart differ by 0.22
 _PHYSICAL_GAIN = (1e-9, 1e4)  # DN/e-: from deep-well images on the [0, 1] scale to single electrons at 16 bit
 PHYSICAL_READ_NOISE = (0.1, 500.0)  # e-: from deep sub-electron sensors to hot, fast machine vision
@@ -172,7 +173,7 @@ class NoiseModel:
         def native_of(pushed: float) -> NoiseParams:
             nominal = pushed * ratio
             known = min(self.native(self.segment_number(pushed)) or self.table, key=lambda e: abs(e[0] / nominal - 1))
-            return known[1] if abs(known[0] / nominal - 1) < _SAME_RUN else self._native_at(nominal)
+            return known[1] if abs(known[0] / nominal - 1) < _NEAR_ISO else self._native_at(nominal)
 
         table = dict(self.table)
         factors = np.array([_log_gain((p, table[p])) - _log_gain((p, native_of(p))) for p in like])
