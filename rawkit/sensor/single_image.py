@@ -590,7 +590,7 @@ def _fit(sample: _Sample, start: np.ndarray, *, rounds: int = _ROUNDS) -> tuple[
         scores = weights * (slope * residual[:, None] + mean_noise * (expected.coupling / sample.pixels)[:, None])
         meat = (weights * slope).T @ slope
         blur = (weights * turn).T @ (turn * (predicted / sample.pixels)[:, None])
-        information = meat + prior
+        information = meat - blur + prior
         if not np.all(np.isfinite(meat)) or np.linalg.det(meat[:2, :2]) <= 0.0:
             raise CalibrationError(_NO_RANGE)
         if np.linalg.eigvals(np.linalg.solve(meat[:2, :2], (meat - blur)[:2, :2])).real.min() < _LEAST_RANGE:
