@@ -650,8 +650,11 @@ def _follows_steps(steps: Sequence[_Step]) -> float | None:
     smooth, equal = (np.sum(np.square(values), axis=1) for values in zip(*telling, strict=True))
     # What the hypothesis leaves unexplained, two channels an entry, is the scale of the scatter.
     excess = max(1.0, float(np.mean(equal)) / 2)
-    size = math.sqrt(max(float(np.sum(smooth) - np.sum(equal)) / excess, 0.0))
-    return size if size >= _SIGNIFICANT else None
+    support = (smooth - equal) / excess
+    size = math.sqrt(max(float(np.sum(support)), 0.0))
+    # A gain switch in one octave imitates a step there: the others have to agree.
+    others = math.sqrt(max(float(np.sum(support) - np.max(support)), 0.0))
+    return size if size >= _SIGNIFICANT and others >= _CLEAR else None
 
 
 def _stepped(entries: _Entries, steps: Sequence[_Step], size: float) -> list[IsoFinding]:
