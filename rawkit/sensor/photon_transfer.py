@@ -15,10 +15,11 @@ K is then the weighted slope through (0, v):
 with nu the degrees of freedom behind s2.  The weights hold the model variance, not the measured one (which would
 pull K down), so the fit is repeated until K stands still.  Standard error, v's own included:
 
-    se(K)^2 = max(1, chi2/dof) / sum w mu^2 + (sum w mu / sum w mu^2)^2 se(v)^2
+    se(K)^2 = s / sum w mu^2 + (sum w mu / sum w mu^2)^2 se(v)^2
 
-chi2/dof above 1 says that the points scatter more than sampling explains: a bent response, light that changed
-within pairs.  An unweighted fit, as EMVA 1288 prescribes, has 2.3 times the standard error.
+with s = 1, or chi2/dof where that exceeds what sampling reaches one time in six: the points then scatter more
+than sampling explains, by a bent response or light that changed within pairs.  An unweighted fit, as EMVA 1288
+prescribes, has 2.3 times the standard error.
 
 Bent response.  If a pixel with linear signal x stores y = x (1 - c x), its shot noise is scaled by the local slope:
 
@@ -43,6 +44,7 @@ MIN_LEVELS = 3
 MIN_LEVELS_BENT = 6
 BEND_EVIDENCE = 5.0  # standard errors: a correction that changes what K means needs strong evidence
 _MAX_ROUNDS = 50
+_ONE_IN_SIX = 1.0  # standard normal quantile
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +120,14 @@ def fit_slope(
     information = float((weights * mean**2).sum())
     chi2 = float((weights * (excess - slope * mean) ** 2).sum()) / (len(mean) - 1)
     lever = float((weights * mean).sum()) / information
-    return slope, float(np.sqrt(max(1.0, chi2) / information + (lever * read_var_se) ** 2)), chi2
+    return slope, float(np.sqrt(_widening(chi2, len(mean) - 1) / information + (lever * read_var_se) ** 2)), chi2
+
+
+def _widening(chi2_per_dof: float, dof: int) -> float:
+    """Factor on the variance of a fit: chi2/dof beyond its 84 % quantile (Wilson and Hilferty 1931), else 1."""
+    spread = 2.0 / (9.0 * dof)
+    quantile = (1.0 - spread + _ONE_IN_SIX * np.sqrt(spread)) ** 3
+    return chi2_per_dof if chi2_per_dof > quantile else 1.0
 
 
 def fit_bent(
@@ -148,7 +157,7 @@ def fit_bent(
     covariance = np.linalg.inv(design.T @ design)
     chi2 = float((residual**2).sum()) / max(len(mean) - 2, 1)
     lever = covariance @ (design.T @ root_weight)  # change of (K, c) with the read variance
-    spread = max(1.0, chi2) * covariance + np.outer(lever, lever) * read_var_se**2
+    spread = _widening(chi2, max(len(mean) - 2, 1)) * covariance + np.outer(lever, lever) * read_var_se**2
     return gain, float(np.sqrt(spread[0, 0])), bend, float(np.sqrt(spread[1, 1])), chi2
 
 
