@@ -45,6 +45,7 @@ _MIN_PUSH = 0.10  # ln K/ISO
 _NATURAL_SLOPE = 0.15  # of ln K/ISO over ln ISO; half of darktable's 371 models lie within -0.13 and -0.02
 _SAME_READ = 0.1  # ln sigma/K of an extended ISO and its native one, as published tables have them
 _SIGNIFICANT = 5.0  # standard errors; some 40 boundaries of a table are tested at once
+_AGREEING = 3.0  # standard errors; of what is left of a finding without its strongest piece
 _CLEAR = 4.0  # standard errors; of an entry that was picked for its shape already
 _LONGEST_RUN = 8  # entries of an extended range: two octaves and a half in third stops
 _LONGEST_GAP = math.log(4.2)  # ln ISO; neighbors farther apart say nothing about an ISO between them
@@ -654,7 +655,7 @@ def _follows_steps(steps: Sequence[_Step]) -> float | None:
     size = math.sqrt(max(float(np.sum(support)), 0.0))
     # A gain switch in one octave imitates a step there: the others have to agree.
     others = math.sqrt(max(float(np.sum(support) - np.max(support)), 0.0))
-    return size if size >= _SIGNIFICANT and others >= _CLEAR else None
+    return size if size >= _SIGNIFICANT and others >= _AGREEING else None
 
 
 def _stepped(entries: _Entries, steps: Sequence[_Step], size: float) -> list[IsoFinding]:
