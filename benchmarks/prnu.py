@@ -16,7 +16,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rawkit.sensor.uniformity import Nonuniformity, PixelMoments, dsnu, prnu
+from rawkit.sensor.pixel_moments import PixelMoments
+from rawkit.sensor.uniformity import Nonuniformity, dsnu, prnu
 
 SHAPE, FRAMES = (400, 600), 16
 GAIN, READ_NOISE, BLACK = 0.4, 3.0, 64.0  # DN/e-, DN, DN

@@ -18,21 +18,15 @@ from rawkit.errors import CalibrationError
 from rawkit.raw.image import RawImage
 from rawkit.resources import sha256
 from rawkit.sensor.dark import QUANTIZATION_LIMIT, DarkNoise, fit_darks, light_leaks
+from rawkit.sensor.defects import find_defects
 from rawkit.sensor.frames import Frame, FrameSet, PairStatistics, pairs
 from rawkit.sensor.gain import DEFAULT_BASE_ISO
 from rawkit.sensor.iso_details import IsoDetails
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.photon_transfer import PhotonTransfer, fit_photon_transfer
+from rawkit.sensor.pixel_moments import PixelAccumulator, PixelMoments
 from rawkit.sensor.profile import CameraProfile, NoiseModel
-from rawkit.sensor.uniformity import (
-    Nonuniformity,
-    PixelAccumulator,
-    PixelMoments,
-    combine,
-    dsnu,
-    find_defects,
-    prnu,
-)
+from rawkit.sensor.uniformity import Nonuniformity, combine, dsnu, prnu
 
 _POOR_FIT = 3.0  # chi2 per degree of freedom
 _WIDE_GAIN, _WIDE_READ = 0.02, 0.1  # relative standard errors of K and read variance that deserve more frames

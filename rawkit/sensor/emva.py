@@ -39,21 +39,12 @@ from numpy.typing import NDArray
 from rawkit.errors import CalibrationError
 from rawkit.raw.image import RawImage
 from rawkit.sensor.dark import fit_darks
+from rawkit.sensor.defects import DefectHistogram, defect_histogram
 from rawkit.sensor.frames import Frame, FrameSet, PairStatistics, pair_statistics
 from rawkit.sensor.photon_transfer import fit_slope
-from rawkit.sensor.uniformity import (
-    Convention,
-    DefectHistogram,
-    Nonuniformity,
-    PixelAccumulator,
-    PixelMoments,
-    Spectrogram,
-    combine,
-    defect_histogram,
-    dsnu,
-    prnu,
-    spectrogram,
-)
+from rawkit.sensor.pixel_moments import PixelAccumulator, PixelMoments
+from rawkit.sensor.spectra import Spectrogram, spectrogram
+from rawkit.sensor.uniformity import Convention, Nonuniformity, combine, dsnu, prnu
 
 FloatArray = NDArray[np.floating]
 Progress = Callable[[int, int], None]

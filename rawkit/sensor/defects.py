@@ -1,0 +1,176 @@
+"""Hot, growing, dead and random-telegraph pixels, and how many pixels deviate how far.
+
+References
+----------
+EMVA Standard 1288, Release 4.0 Linear (2021), section 8.4 (defect histograms).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawkit.errors import CalibrationError
+from rawkit.raw.image import CFA
+from rawkit.sensor.pixel_moments import PixelMoments
+from rawkit.sensor.surface import (
+    REJECT_SIGMAS,
+    SAMPLE,
+    SHADING_ORDER,
+    robust_sigma,
+    robust_surface,
+    without_lines,
+)
+
+FloatArray = NDArray[np.floating]
+
+HOT_SIGMAS = 6.0
+DEAD_RESPONSE = 0.5  # of the neighborhood's response
+TELEGRAPH_FALSE_ALARMS = 1.0  # expected number of innocent pixels per map
+
+DEFECT_DTYPE = np.dtype([("row", np.int32), ("column", np.int32), ("kind", "U9"), ("value", np.float64)])
+
+
+def find_defects(
+    dark: PixelMoments,
+    *,
+    cfa: CFA | None = None,
+    flat: PixelMoments | None = None,
+    long_dark: PixelMoments | None = None,
+    exposure_difference: float | None = None,
+    system_gain: float | Sequence[float] | None = None,
+    hot_sigmas: float = HOT_SIGMAS,
+    dead_response: float = DEAD_RESPONSE,
+    false_alarms: float = TELEGRAPH_FALSE_ALARMS,
+) -> NDArray:
+    """Map of defective pixels.
+
+    ========== ================================================================================= ==============
+    kind       criterion                                                                         value
+    ========== ================================================================================= ==============
+    hot        mean dark more than ``hot_sigmas`` robust sigma above its surroundings            excess [DN]
+    growing    the same for the difference of a longer and a shorter dark                        DN/s, or DN
+    dead       response (flat - dark) below ``dead_response`` of its surroundings                response
+    telegraph  (L - 1) s^2 / v beyond the chi-square quantile that lets ``false_alarms``         excess sd [DN]
+               innocent pixels of the whole map through
+    ========== ================================================================================= ==============
+
+    Parameters
+    ----------
+    dark : PixelMoments
+        Of darks of the shortest exposure.
+    flat : PixelMoments, optional
+        Of flats: needed for dead pixels.
+    long_dark : PixelMoments, optional
+        Of darks of a longer exposure.
+    exposure_difference : float [s], optional
+        Between ``long_dark`` and ``dark``; without it growth is in DN.
+    system_gain : float or one per phase [DN/e-], optional
+        Hot pixels have dark current's shot noise: with K known, v grows by K times their excess, so that a steady
+        hot pixel is not taken for a telegraph one.
+    false_alarms : float
+        Stated for Gaussian temporal noise, equal for all pixels of a phase, of at least 0.6 DN; heavier tails let
+        more through.
+
+    Returns
+    -------
+    (n,) structured array: row, column, kind, value; sorted by kind, then row and column
+    """
+    from scipy.stats import chi2
+
+    layout = CFA.mono() if cfa is None else cfa
+    gains = None if system_gain is None else np.broadcast_to(np.asarray(system_gain, np.float64), len(layout.phases))
+    rows, cols = layout.shape
+    probability = false_alarms / dark.mean.size
+    dof = dark.count - 1
+    limit, middle = float(chi2.isf(probability, dof)), float(chi2.median(dof))
+    found = []
+
+    def add(kind: str, bad: NDArray[np.bool_], value: FloatArray, site: tuple[int, int]) -> None:
+        for i, j in np.argwhere(bad):
+            found.append((int(i) * rows + site[0], int(j) * cols + site[1], kind, float(value[i, j])))
+
+    for site, phase in zip(layout.sites, layout.plane_phases, strict=True):
+        short = dark.plane(*site, layout.shape)
+        excess, sigma = _excess(short.mean)
+        add("hot", excess > hot_sigmas * max(sigma, np.finfo(float).tiny), excess, site)
+        if long_dark is not None:
+            growth, spread = _excess(long_dark.plane(*site, layout.shape).mean - short.mean)
+            per_second = growth / (1.0 if exposure_difference is None else exposure_difference)
+            add("growing", growth > hot_sigmas * max(spread, np.finfo(float).tiny), per_second, site)
+        if flat is not None:
+            signal = flat.plane(*site, layout.shape).mean - short.mean
+            response = signal / robust_surface(signal, SHADING_ORDER, REJECT_SIGMAS)[0]
+            add("dead", response < dead_response, response, site)
+        sample = short.variance.ravel()[:: max(1, short.variance.size // SAMPLE)]
+        typical = float(np.median(sample)) * dof / middle
+        expected = np.full(short.mean.shape, typical)
+        if gains is not None:
+            expected += gains[phase] * np.maximum(excess, 0.0)
+        if typical > 0:
+            over = short.variance - expected
+            add("telegraph", short.variance * dof > limit * expected, np.sqrt(np.maximum(over, 0.0)), site)
+    result = np.array(found, DEFECT_DTYPE)
+    return np.sort(result, order=("kind", "row", "column"))
+
+
+def _excess(image: FloatArray) -> tuple[FloatArray, float]:
+    """Image minus its surface, rows and columns, and the robust sigma of that."""
+    rest = without_lines(image - robust_surface(image, SHADING_ORDER, REJECT_SIGMAS)[0])
+    return rest, robust_sigma(rest)
+
+
+@dataclass(frozen=True, eq=False)
+class DefectHistogram:
+    """Logarithmic histogram of an image with its Gaussian model (EMVA 1288, section 8.4).
+
+    Parameters
+    ----------
+    value : (n,) [DN]
+        Centers of the classes, relative to the mean.
+    count : (n,)
+    model : (n,)
+        Expected counts of a Gaussian of the image's mean and standard deviation.
+    distance : (m,) [DN]
+    beyond : (m,) [% of the pixels]
+        Share of pixels farther from the mean than ``distance``.
+    """
+
+    value: FloatArray
+    count: NDArray[np.integer]
+    model: FloatArray
+    distance: FloatArray
+    beyond: FloatArray
+
+
+def defect_histogram(image: FloatArray, *, high_pass: bool = False, bins: int = 256) -> DefectHistogram:
+    """How many pixels deviate how far.
+
+    Parameters
+    ----------
+    image : (H, W) [DN]
+        Mean dark (DSNU), or mean flat minus mean dark (PRNU).
+    high_pass : bool
+        Subtract the mean of the 5 x 5 surroundings first, edges cropped, as EMVA 1288 does for PRNU.
+    bins : int
+        Classes of equal width over the range of the values, as EMVA 1288 has them.
+    """
+    from scipy.special import ndtr
+
+    if high_pass:
+        from scipy.ndimage import uniform_filter
+
+        image = (image - uniform_filter(np.asarray(image, np.float64), 5))[2:-2, 2:-2]
+    deviation = (image - image.mean()).ravel()
+    low, high = float(deviation.min()), float(deviation.max())
+    if high <= low:
+        raise CalibrationError("all pixels of the mean image are equal; a defect histogram needs pixels that differ.")
+    count, edges = np.histogram(deviation, bins=bins, range=(low, high))
+    model = np.diff(ndtr(edges / deviation.std())) * deviation.size
+    distance = np.linspace(0.0, max(-low, high), bins + 1)
+    within = np.cumsum(np.histogram(np.abs(deviation), bins=distance)[0])
+    beyond = 100.0 * np.concatenate([[1.0], 1.0 - within / deviation.size])
+    return DefectHistogram((edges[1:] + edges[:-1]) / 2.0, count, model, distance, beyond)

@@ -1,0 +1,207 @@
+"""Temporal mean and variance of every pixel of a stack of frames, in one streaming pass.
+
+For L equal frames y_t of one sensor, per pixel,
+
+    mean Y = sum y_t / L [DN]        variance = sum (y_t - Y)^2 / (L - 1) [DN^2]
+
+and the same of the means of whole rows, columns and frames, per site of the CFA period, which show temporal row and
+column noise, drift and flicker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawkit.errors import CalibrationError
+from rawkit.raw.image import CFA
+
+FloatArray = NDArray[np.floating]
+
+_BAND = 256  # rows handled at once, so that temporaries stay in cache
+
+
+@dataclass(frozen=True, eq=False)
+class PixelMoments:
+    """Temporal moments of every pixel of a stack of equal frames.
+
+    Parameters
+    ----------
+    count : int
+        Frames L, at least 2.
+    mean : (H, W) float64 [DN]
+    variance : (H, W) float [DN^2]
+        Temporal, ddof 1.
+    frame_means : (L, rows, cols) float64 [DN] or None
+        Mean of each frame per site of the CFA period (rows, cols): shows drift and flicker.
+    row_var : (H, cols) float64 [DN^2] or None
+        Temporal variance (ddof 1) of the mean of each sensor row, per column of the period.
+    column_var : (rows, W) float64 [DN^2] or None
+        The same of each sensor column.
+    """
+
+    count: int
+    mean: FloatArray
+    variance: FloatArray
+    frame_means: FloatArray | None = None
+    row_var: FloatArray | None = None
+    column_var: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise CalibrationError(f"a stack of {self.count} frame has no temporal variance; it needs at least 2.")
+        if self.mean.ndim != 2 or self.mean.shape != self.variance.shape:
+            raise ValueError(f"mean {self.mean.shape} and variance {self.variance.shape} must be one (H, W) shape.")
+
+    @classmethod
+    def of(cls, frames: Iterable[NDArray], *, period: tuple[int, int] = (1, 1)) -> PixelMoments:
+        """Moments of frames taken one at a time (see ``PixelAccumulator``)."""
+        accumulator = PixelAccumulator(period=period)
+        for frame in frames:
+            accumulator.add(frame)
+        return accumulator.finish()
+
+    def plane(self, row: int, column: int, period: tuple[int, int]) -> PixelMoments:
+        """Moments of one site of a CFA period, as a sensor of its own."""
+        rows, cols = period
+        pick = (slice(row, None, rows), slice(column, None, cols))
+        return PixelMoments(
+            self.count,
+            self.mean[pick],
+            self.variance[pick],
+            None if self.frame_means is None else self.frame_means[:, row : row + 1, column : column + 1],
+            None if self.row_var is None else self.row_var[row::rows, column : column + 1],
+            None if self.column_var is None else self.column_var[row : row + 1, column::cols],
+        )
+
+    def phases(self, cfa: CFA) -> list[list[PixelMoments]]:
+        """Moments of every site of ``cfa``, grouped by phase in canonical order (Bayer and mono: one site each)."""
+        groups: list[list[PixelMoments]] = [[] for _ in cfa.phases]
+        for site, phase in zip(cfa.sites, cfa.plane_phases, strict=True):
+            groups[phase].append(self.plane(*site, cfa.shape))
+        return groups
+
+
+class PixelAccumulator:
+    """Streaming moments of a stack: ``add`` every frame, then ``finish``.
+
+    Integer frames (up to 16 bits) are accumulated as integer sums of y and y^2, so mean and variance are exact up to
+    the final division, as EMVA 1288 keeps them; frames of floats by Welford's recursion in float64.  Memory: 12 bytes
+    a pixel (integers) or 16, whatever the number of frames.
+
+    Parameters
+    ----------
+    period : (int, int)
+        Rows and columns of the CFA period, for the statistics of rows, columns and whole frames.
+
+    Examples
+    --------
+    >>> stack = PixelAccumulator()
+    >>> for level in (10, 12, 14):
+    ...     stack.add(np.full((2, 3), level, np.uint16))
+    >>> moments = stack.finish()
+    >>> float(moments.mean[0, 0]), float(moments.variance[0, 0]), moments.count
+    (12.0, 4.0, 3)
+    """
+
+    def __init__(self, *, period: tuple[int, int] = (1, 1)) -> None:
+        self.period = period
+        self.count = 0
+        self._integer = False
+        self._first = np.empty((0, 0))  # sum of y, or running mean
+        self._second = np.empty((0, 0))  # sum of y^2, or running sum of squared deviations
+        self._frame_means: list[FloatArray] = []
+        self._rows: list[FloatArray] = []  # running mean and squared deviations of the row means
+        self._columns: list[FloatArray] = []
+
+    def add(self, frame: NDArray) -> None:
+        """Take in one (H, W) frame [DN], unsigned integers or floats."""
+        if self.count == 0:
+            self._start(frame)
+        if frame.shape != self._first.shape or (frame.dtype.kind == "u") != self._integer:
+            raise ValueError(
+                f"frame {frame.shape} {frame.dtype} does not fit the stack's {self._first.shape} "
+                f"{'unsigned integers' if self._integer else 'floats'}."
+            )
+        self.count += 1
+        rows, cols = self.period
+        height, width = frame.shape
+        row_sums = np.empty((height, cols))
+        column_sums = np.zeros((rows, width))
+        band = max(rows, _BAND // rows * rows)
+        for top in range(0, height, band):
+            part = slice(top, min(top + band, height))
+            self._add_band(part, frame[part], row_sums, column_sums)
+        per_row = np.array([len(range(c, width, cols)) for c in range(cols)])
+        per_column = np.array([len(range(r, height, rows)) for r in range(rows)])
+        self._frame_means.append(
+            np.array([[row_sums[r::rows, c].sum() for c in range(cols)] for r in range(rows)])
+            / (per_column[:, None] * per_row)
+        )
+        _welford(self._rows, row_sums / per_row, self.count)
+        _welford(self._columns, column_sums / per_column[:, None], self.count)
+
+    def _start(self, frame: NDArray) -> None:
+        if frame.ndim != 2:
+            raise ValueError(f"a frame must be (H, W), found {frame.shape}.")
+        self._integer = frame.dtype.kind == "u"
+        if frame.dtype.kind not in "uf" or (self._integer and frame.dtype.itemsize > 2):
+            raise ValueError(f"frames must be uint8, uint16 or float, found {frame.dtype}.")
+        self._first = np.zeros(frame.shape, np.uint32 if self._integer else np.float64)
+        self._second = np.zeros(frame.shape, np.uint64 if self._integer else np.float64)
+
+    def _add_band(self, part: slice, values: NDArray, row_sums: FloatArray, column_sums: FloatArray) -> None:
+        rows, cols = self.period
+        if self._integer:
+            work = values.astype(np.uint32)
+            self._first[part] += work
+        else:
+            work = values.astype(np.float64)
+        for c in range(cols):
+            row_sums[part, c] = work[:, c::cols].sum(axis=1, dtype=np.float64)
+        for r in range(rows):
+            column_sums[r] += work[r::rows].sum(axis=0, dtype=np.float64)
+        if self._integer:
+            np.multiply(work, work, out=work)  # 65535^2 fits 32 bits
+            self._second[part] += work
+        else:
+            step = work - self._first[part]
+            self._first[part] += step / self.count
+            self._second[part] += step * (work - self._first[part])
+
+    def finish(self) -> PixelMoments:
+        """The stack's moments; more frames may be added afterwards."""
+        if self.count < 2:
+            raise CalibrationError(f"a stack of {self.count} frames has no temporal variance; it needs at least 2.")
+        mean = np.empty(self._first.shape)
+        variance = np.empty(self._first.shape, np.float32)
+        for top in range(0, mean.shape[0], _BAND):
+            part = slice(top, top + _BAND)
+            if self._integer:
+                total = self._first[part].astype(np.int64)
+                scatter = self.count * self._second[part].astype(np.int64) - total * total
+                mean[part] = total / self.count
+                variance[part] = scatter / (self.count * (self.count - 1))
+            else:
+                mean[part] = self._first[part]
+                variance[part] = self._second[part] / (self.count - 1)
+        return PixelMoments(
+            self.count,
+            mean,
+            variance,
+            np.array(self._frame_means),
+            self._rows[1] / (self.count - 1),
+            self._columns[1] / (self.count - 1),
+        )
+
+
+def _welford(state: list[FloatArray], value: FloatArray, count: int) -> None:
+    """Update [mean, sum of squared deviations] in place with the ``count``-th value."""
+    if not state:
+        state += [np.zeros_like(value), np.zeros_like(value)]
+    step = value - state[0]
+    state[0] = state[0] + step / count
+    state[1] = state[1] + step * (value - state[0])

@@ -1,0 +1,157 @@
+"""Smooth surfaces under an image, pixels far from them, and the means of rows and columns.
+
+    image(i, j) = surface(i, j) + mean + row_i + column_j + rest(i, j)
+
+The surface is a polynomial, all terms x^i y^j with i + j <= order; what lies beyond some robust sigma (1.4826 x median
+absolute deviation) of it enters nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawkit.errors import CalibrationError
+
+FloatArray = NDArray[np.floating]
+
+SHADING_ORDER = 2  # quadratic surface: lamp falloff over a field is smooth
+REJECT_SIGMAS = 5.0  # a Gaussian loses 1.5e-5 of its variance beyond 5 sigma
+SAMPLE = 1 << 20  # medians of a million pixels are good to 0.13 %
+
+_MAD_TO_SIGMA = 1.482602218505602  # 1 / Phi^-1(3/4)
+_LINE_SAMPLE = 512  # pixels of a line behind its median: good to 6 % of their sigma
+_BLOCKS = 64  # per axis, for the surface fit
+
+
+def fit_surface(image: FloatArray, *, order: int = SHADING_ORDER, keep: NDArray[np.bool_] | None = None) -> FloatArray:
+    """Least-squares polynomial surface, all terms x^i y^j with i + j <= order.
+
+    Parameters
+    ----------
+    image : (H, W)
+    keep : (H, W) bool, optional
+        Pixels to fit.
+
+    Returns
+    -------
+    (H, W) float64
+
+    Notes
+    -----
+    Fitted to the means of up to 64 x 64 blocks, weighted with their number of pixels: at order 2 this differs from
+    the fit to every pixel by less than its standard error, and costs two passes over the image.
+    """
+    bad = np.zeros(0, np.intp) if keep is None else np.flatnonzero(~keep)
+    return _surface_of_blocks(*_blocks(image), image, bad, order)
+
+
+def _blocks(image: FloatArray) -> tuple[FloatArray, NDArray[np.intp], NDArray[np.intp]]:
+    """Sums of ``image`` over up to 64 x 64 blocks, and the blocks' first rows and columns."""
+    height, width = image.shape
+    starts_y, starts_x = _starts(height, min(_BLOCKS, height)), _starts(width, min(_BLOCKS, width))
+    return np.add.reduceat(np.add.reduceat(image, starts_y, axis=0), starts_x, axis=1), starts_y, starts_x
+
+
+def _surface_of_blocks(
+    sums: FloatArray,
+    starts_y: NDArray[np.intp],
+    starts_x: NDArray[np.intp],
+    image: FloatArray,
+    bad: NDArray[np.intp],
+    order: int,
+) -> FloatArray:
+    """Surface fitted to block means without the ``bad`` pixels (flat indices) of ``image``."""
+    height, width = image.shape
+    rows, cols = sums.shape
+    size_y, size_x = np.diff(starts_y, append=height), np.diff(starts_x, append=width)
+    block = (np.searchsorted(starts_y, bad // width, "right") - 1) * cols
+    block += np.searchsorted(starts_x, bad % width, "right") - 1
+    lost = np.bincount(block, image.ravel()[bad], minlength=rows * cols).reshape(rows, cols)
+    counts = np.outer(size_y, size_x) - np.bincount(block, minlength=rows * cols).reshape(rows, cols)
+    in_y, in_x = (np.polynomial.legendre.legvander(np.linspace(-1.0, 1.0, n), order) for n in (height, width))
+    block_y = np.add.reduceat(in_y, starts_y, axis=0) / size_y[:, None]
+    block_x = np.add.reduceat(in_x, starts_x, axis=0) / size_x[:, None]
+    terms = [(i, j) for i in range(order + 1) for j in range(order + 1 - i)]
+    filled = counts > 0
+    if filled.sum() < len(terms):
+        raise CalibrationError(
+            f"{int(filled.sum())} blocks of pixels cannot carry a surface of {len(terms)} terms; use a lower order."
+        )
+    root = np.sqrt(counts[filled])
+    design = np.stack([np.outer(block_y[:, i], block_x[:, j])[filled] * root for i, j in terms], axis=1)
+    found = np.linalg.lstsq(design, (sums - lost)[filled] / root, rcond=None)[0]
+    coefficients = np.zeros((order + 1, order + 1))
+    for (i, j), value in zip(terms, found, strict=True):
+        coefficients[i, j] = value
+    return in_y @ coefficients @ in_x.T
+
+
+def _starts(length: int, blocks: int) -> NDArray[np.intp]:
+    return np.linspace(0, length, blocks, endpoint=False).astype(np.intp)
+
+
+def block_sums(values: FloatArray, blocks: int, axis: int) -> FloatArray:
+    return np.add.reduceat(values, _starts(values.shape[axis], blocks), axis=axis)
+
+
+def robust_surface(image: FloatArray, order: int, reject: float) -> tuple[FloatArray, NDArray[np.intp]]:
+    """Surface, and flat indices of the pixels beyond ``reject`` robust sigma of it, rows and columns set aside."""
+    if not np.isfinite(image.sum()):
+        raise CalibrationError("the mean image holds values that are not finite numbers; which frame is damaged?")
+    blocks = _blocks(image)
+    bad = np.zeros(0, np.intp)
+    surface = _surface_of_blocks(*blocks, image, bad, order)
+    for _ in range(3):
+        rest = without_lines(image - surface)
+        spread = robust_sigma(rest)
+        now = np.flatnonzero(np.abs(rest, out=rest) > reject * spread) if spread > 0 else bad
+        if np.array_equal(now, bad):
+            break
+        bad = now
+        surface = _surface_of_blocks(*blocks, image, bad, order)
+    return surface, bad
+
+
+def without_lines(rest: FloatArray) -> FloatArray:
+    """``rest`` less the medians of its rows and columns, in place; from at most about 500 pixels of each line."""
+    step_y, step_x = (max(1, length // _LINE_SAMPLE) for length in rest.shape)
+    rest -= np.median(rest[:, ::step_x], axis=1, keepdims=True)
+    rest -= np.median(rest[::step_y], axis=0)
+    return rest
+
+
+def robust_sigma(values: FloatArray) -> float:
+    """1.4826 x median absolute deviation from the median, over at most a million evenly spaced values.
+
+    Examples
+    --------
+    >>> round(robust_sigma(np.array([-1.0, 0.0, 1.0, 1000.0])), 4)
+    1.4826
+    """
+    flat = np.asarray(values).ravel()
+    flat = flat[:: max(1, flat.size // SAMPLE)]
+    return float(_MAD_TO_SIGMA * np.median(np.abs(flat - np.median(flat))))
+
+
+def pattern_shape(image: FloatArray) -> tuple[int, int]:
+    rows, cols = image.shape
+    if min(rows, cols) < 3:
+        raise CalibrationError(f"an image of {rows}x{cols} pixels has no row and column patterns; it needs 3 a side.")
+    return rows, cols
+
+
+def lines_and_rest(image: FloatArray, bad: NDArray[np.intp]) -> tuple[float, FloatArray, FloatArray, FloatArray]:
+    """Mean, row means, column means (both minus the mean) and the rest, without ``bad`` pixels, where the rest is 0."""
+    rows, cols = image.shape
+    rest = image.copy()
+    rest.ravel()[bad] = 0.0
+    mean = float(rest.sum()) / (image.size - len(bad))
+    per_row = cols - np.bincount(bad // cols, minlength=rows)
+    per_column = rows - np.bincount(bad % cols, minlength=cols)
+    row_means = np.where(per_row > 0, rest.sum(axis=1) / np.maximum(per_row, 1) - mean, 0.0)
+    column_means = np.where(per_column > 0, rest.sum(axis=0) / np.maximum(per_column, 1) - mean, 0.0)
+    rest -= (row_means + mean)[:, None]
+    rest -= column_means
+    rest.ravel()[bad] = 0.0
+    return mean, row_means, column_means, rest
