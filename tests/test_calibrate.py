@@ -152,7 +152,8 @@ def test_an_odd_frame_is_left_out_with_its_reason(tmp_path):
     (tmp_path / "flat_100_008.npy").write_bytes(b"not an array")
     result = calibrate(FrameSet.open(tmp_path))
     reasons = {path.name: why for path, why in result.left_out}
-    assert "size" in reasons["flat_100_004.npy"]
+    assert "size" in reasons["flat_100_005.npy"]
+    assert "no second frame" in reasons["flat_100_004.npy"]
     assert "flat_100_008.npy" in reasons
     assert (np.abs(result.profile.noise.at(100).system_gain / 2 - 1) < 0.1).all()
 

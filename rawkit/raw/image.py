@@ -263,6 +263,8 @@ class Metadata:
         Seconds.
     aperture : float or None
         f-number.
+    temperature : float or None
+        Degrees Celsius, of the sensor or camera where the maker records it, else of the air.
     as_shot_neutral : tuple of float or None
         Camera color of neutral under the shot's light, largest usually 1 (DNG AsShotNeutral).
     color_matrices : tuple of (int, (3, 3) float64)
@@ -290,6 +292,7 @@ class Metadata:
     baseline_exposure: float | None = None
     noise_profile: tuple[tuple[float, float], ...] | None = None
     noise_reduction_applied: float | None = None
+    temperature: float | None = None
     opcode_lists: dict[str, bytes] = field(default_factory=dict)
     source: Path | None = None
     file_format: str = "memory"

@@ -107,6 +107,7 @@ def from_tags(tags: Tags) -> Metadata:
         aperture=_positive(tags, "FNumber"),
         focal_length=_positive(tags, "FocalLength"),
         orientation=_orientation(tags),
+        temperature=_temperature(tags),
     )
 
 
@@ -164,6 +165,17 @@ def _positive(tags: Tags, *names: str) -> float | None:
 def _text(tags: Tags, *names: str) -> str | None:
     words = (str(getattr(tag, "values", tag)).replace("\0", " ").strip() for tag in _find(tags, *names))
     return next((w for w in words if w and w != "[]"), None)
+
+
+def _temperature(tags: Tags) -> float | None:
+    """Degrees Celsius: the maker note's sensor or camera temperature, else EXIF AmbientTemperature (37888)."""
+    for tag in _find(tags, "SensorTemperature", "CameraTemperature", "AmbientTemperature", "Tag 0x9400"):
+        value: Any = next(iter(_values(tag)), None)
+        try:
+            return float(value.removesuffix(" C") if isinstance(value, str) else value)  # Canon's, as "23 C"
+        except (TypeError, ValueError, ZeroDivisionError):  # 0/0: not recorded
+            continue
+    return None
 
 
 def _orientation(tags: Tags) -> int:

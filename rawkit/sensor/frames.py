@@ -9,6 +9,8 @@ as a dark).  A ``FrameSet`` comes from
   of bright images, ``d exposure_ns`` of dark ones; ``i path`` is an image;
 * a plain folder of raw files, sorted by their folder or file names (dark, bias, flat) and else by their level.
 
+Files of another size or camera than most are left out when the set is opened, by their headers alone.
+
 Statistics of a pair (A, B) of equal frames, per phase, over n pixels (EMVA 1288 R4.0 Linear, section 6):
 
     mean      mu = (mean A + mean B) / 2
@@ -24,7 +26,7 @@ import csv
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,8 +36,9 @@ from typing import Literal
 import numpy as np
 
 from rawkit.errors import CalibrationError, RawkitError
-from rawkit.raw.image import CFA, LinearImage, RawImage
+from rawkit.raw.image import CFA, LinearImage, Metadata, RawImage
 from rawkit.raw.metadata import exif_metadata
+from rawkit.raw.mosaic import NPY_MAGIC, PNG_MAGIC, sidecar_path
 from rawkit.raw.read import read_raw
 from rawkit.sensor.gain import DEFAULT_BASE_ISO
 
@@ -45,7 +48,11 @@ MANIFEST = "manifest.csv"
 _HEADLESS = (".png", ".tif", ".tiff", ".npy")
 _DARK_BELOW = 0.002  # of white - black: a frame this dark is taken for a dark,
 _FLAT_ABOVE = 0.01  # one this bright for a flat; between them its name must tell
+_LIT_PREVIEW = 64  # of 255: a preview this bright is no dark's; 4.5 % of white without any tone curve
 _SAME_LEVEL = 0.05  # relative difference of means up to which two frames make a pair
+_SAME_DARK = 0.001  # of white - black: the same for darks, whose means drift with the black level
+SAME_TEMPERATURE = 2.0  # C: dark current doubles in some 6 C, so it changes by a quarter
+_MOST_WAITING = 3  # frames kept in memory for a partner: levels that alternate at one exposure
 _OUTLIER_SIGMAS = 6.0  # Gaussian noise loses 2e-9 of its variance; telegraph pixels and cosmic rays lose all
 _SUBSAMPLE = 200_000  # pixels that set the outlier limit
 _PILE_UP = 1e-3  # share of pixels on one topmost code that only clipping explains
@@ -326,26 +333,27 @@ class FrameSet:
 
     @classmethod
     def from_files(cls, paths: Iterable[Path]) -> FrameSet:
-        """Raw files that tell their own ISO and levels; sorted into flats and darks by name, else by level."""
-        frames: list[Frame] = []
-        left_out: list[tuple[Path, str]] = []
-        cameras: Counter[tuple[str, str]] = Counter()
-        for path in paths:
-            try:
-                kind, metadata = _kind_by_name(path), exif_metadata(path, serial="not needed")
-                if kind is None or metadata.iso is None:
-                    image = Frame(path, "flat").read()
-                    kind, metadata = kind or _kind_by_level(image), replace(image.metadata, iso=image.iso)
-                frames.append(Frame(path, kind, metadata.iso, metadata.exposure_time))
-                cameras[metadata.make or "", metadata.model or metadata.unique_camera_model or ""] += 1
-            except RawkitError as error:
-                left_out.append((path, str(error)))
-        if not frames and not left_out:
+        """Raw files that tell their own ISO and levels; sorted into flats and darks by name, else by level.
+
+        Only a file whose name does not tell its kind and whose preview is not clearly bright is decoded for it.
+        """
+        files = list(paths)
+        sidecars = {sidecar_path(path) for path in files}
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            opened = list(pool.map(_opened, (path for path in files if path not in sidecars)))
+        found = [each for each in opened if isinstance(each, _Opened)]
+        left_out = [each for each in opened if not isinstance(each, _Opened)]
+        if not opened:
             raise CalibrationError(
                 f"the folder holds no files; it needs flats and darks (raw files, or images with a {MANIFEST})."
             )
-        make, model = cameras.most_common(1)[0][0] if cameras else ("", "")
-        return cls(tuple(frames), tuple(left_out), make, model)
+        camera = Counter(each.camera for each in found).most_common(1)[0][0] if found else ("", "")
+        others = [each for each in found if each.camera != camera]
+        left_out += [
+            (each.frame.path, f"it is of {_named(each.camera)}, most frames are of {_named(camera)}") for each in others
+        ]
+        frames = [each.frame for each in found if each.camera == camera]
+        return cls(*_of_one_size(frames, left_out), *camera)
 
     @classmethod
     def from_manifest(cls, path: Path | str) -> FrameSet:
@@ -378,7 +386,7 @@ class FrameSet:
                 except ValueError:
                     raise CalibrationError(f"{where}: {key} is {text!r}, which is not a number.") from None
             frames.append(Frame(file, kind, cfa=entry.get("cfa") or None, **numbers))
-        return cls(*_with_metadata(frames, left_out))
+        return cls(*_with_metadata(*_of_one_size(frames, left_out)))
 
     @classmethod
     def from_emva(cls, path: Path | str, *, base_iso: float = DEFAULT_BASE_ISO) -> FrameSet:
@@ -416,7 +424,7 @@ class FrameSet:
                 raise CalibrationError(
                     f"{path.name} line {number} is not EMVA 1288 grammar: {line.strip()[:60]!r}."
                 ) from None
-        return cls(tuple(frames), tuple(left_out), "", path.parent.name)
+        return cls(*_of_one_size(frames, left_out), "", path.parent.name)
 
     @property
     def isos(self) -> tuple[float, ...]:
@@ -449,7 +457,7 @@ def stream(frames: Iterable[Frame], *, workers: int | None = None) -> Iterator[t
         try:
             return frame.read()
         except RawkitError as error:
-            return str(error)
+            return _reason(frame.path, error)
 
     with ThreadPoolExecutor(max(count, 1)) as pool:
         waiting: deque[tuple[Frame, Future[RawImage | str]]] = deque()
@@ -473,9 +481,11 @@ def pairs(
     workers: int | None = None,
     visit: Callable[[Frame, RawImage], None] | None = None,
 ) -> Iterator[tuple[Frame, PairStatistics | str]]:
-    """Statistics of consecutive frames of equal exposure and level; a frame without a partner yields its reason.
+    """Statistics of frames of equal exposure, level and temperature, two by two.
 
-    Frames are taken in the order of exposure time, then of the list.  No frame is used twice.
+    A frame without a partner yields its reason.
+    Frames are taken in the order of exposure time, then of the list.  No frame is used twice; one that does not match
+    waits for the next ones of its exposure.
 
     Parameters
     ----------
@@ -484,61 +494,184 @@ def pairs(
     visit : callable (frame, image), optional
         Called with both frames of every pair, for statistics of stacks.
     """
-    waiting: tuple[Frame, RawImage] | None = None
-    ordered = sorted(frames, key=lambda f: (f.exposure_time or 0.0, f.photons or 0.0))
+    waiting: list[_Waiting] = []
+    setting, levels = None, []
+    ordered = sorted(frames, key=lambda f: tuple(v or 0.0 for v in (f.exposure_time, f.photons, f.temperature)))
     for frame, image in stream(ordered, workers=workers):
         if isinstance(image, str):
             yield frame, image
             continue
-        if waiting is None:
-            waiting = frame, image
+        if (frame.exposure_time, frame.photons) != setting:
+            yield from _without_partner(waiting, levels)
+            setting, waiting, levels = (frame.exposure_time, frame.photons), [], []
+        new = _Waiting(frame, image, float(image.mosaic.mean(dtype=np.float64)))
+        levels.append(new.level)
+        reasons = [_why_no_pair(old, new) for old in waiting]
+        if None not in reasons:
+            waiting.append(new)
+            yield from _without_partner(waiting[:-_MOST_WAITING], levels)
+            waiting = waiting[-_MOST_WAITING:]
             continue
-        partner, before = waiting
-        reason = _why_no_pair(partner, frame, before, image)
-        if reason is None:
-            if visit is not None:
-                visit(partner, before)
-                visit(frame, image)
-            statistics = pair_statistics(before, image, dark=frame.kind != "flat", exclude=exclude)
-            yield partner, replace(statistics, exposure_time=frame.exposure_time or statistics.exposure_time)
-            waiting = None
-        else:
-            yield partner, reason
-            waiting = frame, image
-    if waiting is not None:
-        yield waiting[0], "no second frame of the same exposure and level to pair it with"
+        partner = waiting.pop(reasons.index(None))
+        if visit is not None:
+            visit(partner.frame, partner.image)
+            visit(frame, image)
+        statistics = pair_statistics(partner.image, image, dark=frame.kind != "flat", exclude=exclude)
+        yield partner.frame, replace(statistics, exposure_time=frame.exposure_time or statistics.exposure_time)
+    yield from _without_partner(waiting, levels)
 
 
-def _why_no_pair(a: Frame, b: Frame, first: RawImage, second: RawImage) -> str | None:
-    if first.mosaic.shape != second.mosaic.shape or first.cfa != second.cfa:
-        return f"its size or CFA differs from {b.path.name}"
-    if a.exposure_time != b.exposure_time or a.photons != b.photons:
-        return f"its exposure differs from the next frame, {b.path.name}"
-    means = [float(image.mosaic.mean(dtype=np.float64)) for image in (first, second)]
-    black = float(np.mean(first.black_level))
-    noise_floor = 0.001 * (first.white_level - black)
-    if abs(means[0] - means[1]) > max(_SAME_LEVEL * (max(means) - black), noise_floor):
-        return f"its level differs from the next frame, {b.path.name}, by more than {_SAME_LEVEL:.0%}"
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """A decoded frame that waits for a partner; ``level`` is its mean [DN, black included]."""
+
+    frame: Frame
+    image: RawImage
+    level: float
+
+    @property
+    def dark_tolerance(self) -> float:
+        """DN by which equal darks may differ."""
+        return _SAME_DARK * (self.image.white_level - float(np.mean(self.image.black_level)))
+
+
+def _why_no_pair(a: _Waiting, b: _Waiting) -> str | None:
+    if a.image.mosaic.shape != b.image.mosaic.shape or a.image.cfa != b.image.cfa:
+        return f"its size or CFA differs from {b.frame.path.name}"
+    if not same_temperature(a.frame.temperature, b.frame.temperature):
+        return f"its temperature differs from {b.frame.path.name}"
+    signal = max(a.level, b.level) - float(np.mean(a.image.black_level))
+    if abs(a.level - b.level) > max(_SAME_LEVEL * signal, a.dark_tolerance):
+        return f"its level differs from {b.frame.path.name} by more than {_SAME_LEVEL:.0%}"
     return None
 
 
-def _with_metadata(
+def same_temperature(a: float | None, b: float | None) -> bool:
+    """Within 2 C of each other, or not known."""
+    return a is None or b is None or abs(a - b) <= SAME_TEMPERATURE
+
+
+def _without_partner(waiting: Sequence[_Waiting], levels: Sequence[float]) -> Iterator[tuple[Frame, str]]:
+    """Why frames have no partner, among frames of one exposure and of these ``levels`` [DN]."""
+    for one in waiting:
+        above = one.level - float(np.median(levels))
+        if len(levels) == 2:  # light only adds
+            above = one.level - min(levels)
+        if one.frame.kind != "flat" and above > one.dark_tolerance:
+            yield one.frame, f"its level lies {above:.0f} DN above the other darks of its exposure: light leaked in"
+        else:
+            yield one.frame, "no second frame of the same exposure, level and temperature to pair it with"
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A frame and the (make, model) of its camera."""
+
+    frame: Frame
+    camera: tuple[str, str]
+
+
+def _opened(path: Path) -> _Opened | tuple[Path, str]:
+    """What one raw file is, or why it is none."""
+    try:
+        kind, metadata = _kind_by_name(path), exif_metadata(path, serial="not needed")
+        if kind is None and metadata.iso is not None and _has_bright_preview(path):
+            kind = "flat"
+        if kind is None or metadata.iso is None or _stored_size(path) is None:
+            image = Frame(path, "flat").read()
+            kind, metadata = kind or _kind_by_level(image), replace(image.metadata, iso=image.iso)
+        frame = Frame(path, kind, metadata.iso, metadata.exposure_time, metadata.temperature)
+        return _Opened(frame, (metadata.make or "", metadata.model or metadata.unique_camera_model or ""))
+    except RawkitError as error:
+        return path, _reason(path, error)
+
+
+def _reason(path: Path, error: RawkitError) -> str:
+    """The message without the path that stands beside it already."""
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _named(camera: tuple[str, str]) -> str:
+    return " ".join(camera).strip() or "an unnamed camera"
+
+
+def _of_one_size(
     frames: list[Frame], left_out: list[tuple[Path, str]]
+) -> tuple[tuple[Frame, ...], tuple[tuple[Path, str], ...]]:
+    """Frames of the size that most have; files whose header does not tell stay."""
+    sizes = {frame.path: _stored_size(frame.path) for frame in frames}
+    known = Counter(size for size in sizes.values() if size is not None)
+    if len(known) < 2:
+        return tuple(frames), tuple(left_out)
+    usual = known.most_common(1)[0][0]
+    odd = {path: size for path, size in sizes.items() if size is not None and size != usual}
+    reasons = [
+        (path, f"its size, {size[1]}x{size[0]}, differs from the others', {usual[1]}x{usual[0]}")
+        for path, size in odd.items()
+    ]
+    return tuple(f for f in frames if f.path not in odd), (*left_out, *reasons)
+
+
+def _stored_size(path: Path) -> tuple[int, int] | None:
+    """(rows, columns) of the stored raster from the header alone; None where only decoding tells."""
+    import rawpy
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(24)
+        if head.startswith(PNG_MAGIC):
+            return int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")
+        if head.startswith(NPY_MAGIC):
+            shape = np.load(path, mmap_mode="r").shape
+            return (shape[0], shape[1]) if len(shape) == 2 else None
+        if path.suffix.lower() in _HEADLESS or sidecar_path(path).is_file():
+            return None
+        with rawpy.imread(str(path)) as raw:  # LibRaw decodes no pixels before it is asked for them
+            return raw.sizes.raw_height, raw.sizes.raw_width
+    except (OSError, ValueError, rawpy.LibRawError):
+        return None
+
+
+def _has_bright_preview(path: Path) -> bool:
+    """The preview inside a camera raw is far too bright to be of a dark: its file need not be decoded to tell."""
+    import imagecodecs
+    import rawpy
+
+    try:
+        with rawpy.imread(str(path)) as raw:
+            preview = raw.extract_thumb()
+        is_jpeg = preview.format == rawpy.ThumbFormat.JPEG
+        pixels = imagecodecs.jpeg8_decode(bytes(preview.data)) if is_jpeg else np.asarray(preview.data)
+    except (rawpy.LibRawError, imagecodecs.Jpeg8Error):
+        return False
+    return pixels.dtype == np.uint8 and float(pixels.mean()) >= _LIT_PREVIEW
+
+
+def _with_metadata(
+    frames: Iterable[Frame], left_out: Iterable[tuple[Path, str]]
 ) -> tuple[tuple[Frame, ...], tuple[tuple[Path, str], ...], str, str]:
-    """Fill in ISO and exposure from the files where the manifest is silent; make and model of the first readable."""
-    complete, make, model = [], "", ""
+    """Fill in ISO, exposure and temperature from the files where the manifest is silent; make and model as well."""
+    complete, rejected, make, model = [], list(left_out), "", ""
     for frame in frames:
         needs_file = frame.iso is None or (not model and frame.path.suffix.lower() not in _HEADLESS)
         try:
             if needs_file:
-                image = frame.read()
-                make, model = image.metadata.make or make, image.metadata.model or model
-                exposure = frame.exposure_time if frame.exposure_time is not None else image.metadata.exposure_time
-                frame = replace(frame, iso=image.iso, exposure_time=exposure)
+                metadata = exif_metadata(frame.path, serial="not needed")
+                if frame.iso is None and metadata.iso is None:
+                    image = frame.read()
+                    metadata = replace(image.metadata, iso=image.iso)
+                make, model = metadata.make or make, metadata.model or metadata.unique_camera_model or model
+                frame = _completed(frame, metadata)
             complete.append(frame)
         except RawkitError as error:
-            left_out.append((frame.path, str(error)))
-    return tuple(complete), tuple(left_out), make, model
+            rejected.append((frame.path, _reason(frame.path, error)))
+    return tuple(complete), tuple(rejected), make, model
+
+
+def _completed(frame: Frame, metadata: Metadata) -> Frame:
+    """The frame with what the file tells where it is silent itself."""
+    names = ("iso", "exposure_time", "temperature")
+    return replace(frame, **{name: getattr(metadata, name) for name in names if getattr(frame, name) is None})
 
 
 def _kind_by_name(path: Path) -> Kind | None:
