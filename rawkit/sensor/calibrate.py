@@ -17,21 +17,27 @@ import numpy as np
 from rawkit.errors import CalibrationError
 from rawkit.raw.image import RawImage
 from rawkit.resources import sha256
-from rawkit.sensor.dark import QUANTIZATION_LIMIT, DarkNoise, fit_darks, light_leaks
+from rawkit.sensor.dark import QUANTIZATION_LIMIT, DarkNoise, fit_darks
 from rawkit.sensor.defects import find_defects
-from rawkit.sensor.frames import Frame, FrameSet, PairStatistics, pairs
+from rawkit.sensor.frames import Frame, FrameSet, PairStatistics, pairs, stream
 from rawkit.sensor.gain import DEFAULT_BASE_ISO
 from rawkit.sensor.iso_details import IsoDetails
+from rawkit.sensor.misfits import light_leaks, mislabelled_darks, mislabelled_flats
 from rawkit.sensor.params import NoiseParams
-from rawkit.sensor.photon_transfer import PhotonTransfer, fit_photon_transfer
+from rawkit.sensor.photon_transfer import FIT_UP_TO, PhotonTransfer, fit_photon_transfer
 from rawkit.sensor.pixel_moments import PixelAccumulator, PixelMoments
 from rawkit.sensor.profile import CameraProfile, NoiseModel
+from rawkit.sensor.temperature import mean_temperature, of_one_temperature, temperature_remarks
 from rawkit.sensor.uniformity import Nonuniformity, combine, dsnu, prnu
 
 _POOR_FIT = 3.0  # chi2 per degree of freedom
 _WIDE_GAIN, _WIDE_READ = 0.02, 0.1  # relative standard errors of K and read variance that deserve more frames
 _BLACK_SHIFT = 2.0  # DN between the darks' mean and the file's black level
 _PICTURE = 240  # pixels on the long side of a reduced mean frame
+_GROWS = "dark noise grows with exposure time; read variance is the value at time zero"
+_LEAK = "its level and noise, or its partner's, lie far above the other darks': light leaked in"
+_OTHER_TEMPERATURE = "a dark at {:.1f} C, which the other frames are not; it only served its own dark current"
+_SATURATED = "saturated: its pixels pile up {:.0f} DN above black; it only showed where the sensor saturates"
 _NOT_IDENTIFIABLE = "the read noise, far below 1 DN, cannot be identified from these frames"
 
 Progress = Callable[[int, int], None]
@@ -108,6 +114,9 @@ def calibrate(
             results[iso] = _calibrate_iso(frames, iso, left_out, counter, spatial=spatial, workers=workers)
         except CalibrationError as error:
             failures[iso] = str(error)
+            named = {path for path, _ in left_out}
+            unused = [f.path for f in frames.frames if f.iso == iso and f.path not in named]
+            left_out += [(path, f"ISO {iso:g} could not be calibrated: {error}") for path in unused]
     first = frames.first
     table = [
         (iso, NoiseParams(r.curve.system_gain, r.dark.read_var, r.curve.system_gain_se, r.dark.read_var_se))
@@ -205,6 +214,8 @@ class _OneIso:
     prnu: list[Nonuniformity] = field(default_factory=list)
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    dark_temperature: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def _calibrate_iso(
@@ -219,38 +230,81 @@ def _calibrate_iso(
     first = frames.first
     black = float(np.mean(first.black_level))
     white = first.white_level - black
-    stacks = [_Stacks(first.cfa.shape, level) for level in (black, black + white / 2.0)]
+    stacks = [_Stacks(first.cfa.shape, level) if spatial else None for level in (black, black + white / 2.0)]
 
-    def statistics(of: Iterable[Frame], stack: _Stacks, exclude: np.ndarray | None = None) -> list[_Named]:
-        found = []
-        for frame, result in pairs(of, exclude=exclude, workers=workers, visit=stack.visit if spatial else None):
+    def statistics(of: Iterable[Frame], stack: _Stacks | None, exclude: np.ndarray | None = None) -> list[_Named]:
+        found, seen = [], []
+
+        def visit(frame: Frame, image: RawImage) -> None:
+            seen.append(frame)
+            if stack is not None:
+                stack.visit(frame, image)
+
+        for frame, result in pairs(of, exclude=exclude, workers=workers, visit=visit):
             counter.add(1 if isinstance(result, str) else 2)
             if isinstance(result, str):
                 left_out.append((frame.path, result))
             else:
-                found.append((frame, result))
+                found.append(_Named((seen[-2], seen[-1]), result))
         return found
 
-    named = statistics(frames.darks(iso), stacks[0])
-    leaks = light_leaks([pair for _, pair in named])
-    left_out += [
-        (frame.path, "its level and noise lie far above the other darks': light leaked in")
-        for (frame, _), leak in zip(named, leaks, strict=True)
-        if leak
-    ]
-    dark_pairs = [pair for (_, pair), leak in zip(named, leaks, strict=True) if not leak]
-    dark = fit_darks(dark_pairs)
-    hot = np.unique(np.concatenate([pair.hot for pair in dark_pairs]))
+    def without(named: list[_Named], reasons: list[str | None]) -> list[_Named]:
+        judged = list(zip(named, reasons, strict=True))
+        left_out.extend((frame.path, why) for one, why in judged if why is not None for frame in one.frames)
+        return [one for one, why in judged if why is None]
+
+    def stacked(every: list[_Named], kept: list[_Named], stack: _Stacks | None) -> PixelMoments | None:
+        """Moments of the kept frames: those that passed by, read again where some turned out wrong."""
+        if stack is None or len(kept) == len(every):
+            return None if stack is None else stack.finish()
+        again = _Stacks(stack.period, stack.half)
+        for frame, image in stream([frame for one in kept for frame in one.frames], workers=workers):
+            if not isinstance(image, str):
+                again.visit(frame, image)
+        return again.finish()
+
+    own, elsewhere = of_one_temperature(frames.darks(iso), frames.flats(iso))
+    darks = statistics(own, stacks[0])
+    kept = without(darks, [_LEAK if leak else None for leak in light_leaks([d.pair for d in darks])])
+    kept = without(kept, [_mislabelled(ratio, "noise variance") for ratio in mislabelled_darks([d.pair for d in kept])])
+    dark = fit_darks([d.pair for d in kept])
+    warmer: dict[float, DarkNoise] = {}
+    for temperature, group in elsewhere.items():
+        found = statistics(group, None)
+        without(found, [_OTHER_TEMPERATURE.format(temperature)] * len(found))
+        if found:
+            warmer[temperature] = fit_darks([f.pair for f in found])
+    hot = np.unique(np.concatenate([d.pair.hot for d in kept]))
     flats = statistics(frames.flats(iso), stacks[1], hot)
-    curve = fit_photon_transfer([pair for _, pair in flats], dark.mean, dark.read_var, dark.read_var_se, white=white)
-    one = _OneIso(dark, curve, 2 * len(dark_pairs), 2 * len(flats), _linearity(flats, dark, curve.saturation))
-    moments = [stack.finish() for stack in stacks] if spatial else [None, None]
-    if moments[0] is None or any(leaks):
-        return one
-    return _with_spatial(one, first, moments[0], moments[1])
+    gains = mislabelled_flats([f.pair for f in flats], dark.mean, dark.read_var, highest=FIT_UP_TO * white)
+    right = without(flats, [_mislabelled(ratio, "system gain") for ratio in gains])
+    curve = fit_photon_transfer([f.pair for f in right], dark.mean, dark.read_var, dark.read_var_se, white=white)
+    without(right, [None if f.pair.ceiling is None else _SATURATED.format(f.pair.ceiling) for f in right])
+    one = _OneIso(
+        dark,
+        curve,
+        2 * len(kept),
+        2 * len(right),
+        _linearity(right, dark, curve.saturation),
+        dark_temperature=mean_temperature(own),
+        remarks=temperature_remarks(own, warmer, curve.system_gain),
+    )
+    moments = stacked(darks, kept, stacks[0]), stacked(flats, right, stacks[1])
+    return one if moments[0] is None else _with_spatial(one, first, moments[0], moments[1])
 
 
-_Named = tuple[Frame, PairStatistics]
+@dataclass(frozen=True, eq=False)
+class _Named:
+    """Two frames and their statistics."""
+
+    frames: tuple[Frame, Frame]
+    pair: PairStatistics
+
+
+def _mislabelled(ratio: float | None, quantity: str) -> str | None:
+    if ratio is None:
+        return None
+    return f"its {quantity} is {ratio:.2f} times that of the other frames of its ISO: mislabelled ISO"
 
 
 def _linearity(flats: list[_Named], dark: DarkNoise, saturation: float) -> float | None:
@@ -259,8 +313,9 @@ def _linearity(flats: list[_Named], dark: DarkNoise, saturation: float) -> float
     EMVA 1288 R4.0 Linear, section 6.8: line fitted with weights 1 / mean.  None without five exposures.
     """
     points = []
-    for frame, pair in flats:
-        light = frame.photons if frame.photons is not None else pair.exposure_time
+    for flat in flats:
+        pair, photons = flat.pair, flat.frames[0].photons
+        light = photons if photons is not None else pair.exposure_time
         mean = float((pair.mean - dark.mean).mean())
         if light and 0.05 * saturation < mean < 0.95 * saturation:
             points.append((light, mean))
@@ -331,7 +386,8 @@ def _details(one: _OneIso, first: RawImage) -> IsoDetails:
         chi2_per_dof=listed(curve.chi2_per_dof),
         flat_frames=one.flat_frames,
         dark_frames=one.dark_frames,
-        remarks=("dark noise grows with exposure time; read variance is the value at time zero",) if dark.grows else (),
+        dark_temperature=one.dark_temperature,
+        remarks=one.remarks + ((_GROWS,) if dark.grows else ()),
     )
 
 

@@ -16,7 +16,7 @@ their own uncertainty.
 Below 0.6 DN the plain variance depends on where the black level lies between two codes; there sigma comes from the
 likelihood of the codes (``quantized``), and v = sigma^2 + 1/12, the mean over all offsets.
 
-A dark whose mean lies far above the others' is not dark: light leaked in, and it is left out.
+Darks that hold light, or are of another ISO, are found by ``misfits`` before.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ from rawkit.sensor.quantized import QuantizedNoise, Tails, fit_quantized, fit_ta
 _SIGNIFICANT = 3.0  # standard errors
 QUANTIZATION_LIMIT = 0.36  # DN^2: below 0.6 DN of read noise, rounding distorts the plain variance
 _ROUNDING_VAR = 1.0 / 12.0  # DN^2
-_LEAK_SIGMAS = 1.0  # read noises by which a dark's mean may exceed the median dark's
-_LEAK_FACTOR = 1.5  # and by which its variance may
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,21 +74,6 @@ class DarkNoise:
     differences: np.ndarray
     tails: tuple[Tails, ...] = ()
     quantized: tuple[QuantizedNoise, ...] = ()
-
-
-def light_leaks(pairs: Sequence[PairStatistics]) -> list[bool]:
-    """Which pairs of darks are brighter than the median dark by more than read noise and dark current explain.
-
-    Dark current raises mean and variance together by few DN; a leak raises the mean by more than the read noise and
-    its shot noise the variance.  Needs three pairs; fewer cannot tell which one is wrong.
-    """
-    if len(pairs) < 3:
-        return [False] * len(pairs)
-    mean = np.array([float(p.mean.mean()) for p in pairs])
-    variance = np.array([float(p.variance.mean()) for p in pairs])
-    middle, typical = float(np.median(mean)), float(np.median(variance))
-    far = mean - middle > _LEAK_SIGMAS * np.sqrt(typical)
-    return list(map(bool, far & (variance > _LEAK_FACTOR * typical)))
 
 
 def fit_darks(pairs: Sequence[PairStatistics]) -> DarkNoise:

@@ -22,6 +22,7 @@ UNITS = {
     "tukey_lambda": "1",
     "tukey_scale": "DN",
     "dark_current": "e-/s",
+    "dark_temperature": "C",
     "black_offset": "DN",
     "dsnu": "DN",
     "prnu": "1",
@@ -38,6 +39,7 @@ _PLAUSIBLE = {
     "tukey_lambda": (-2.0, 4.0, "a scale instead of a shape"),
     "tukey_scale": (0.0, 1e4, "a variance instead of a scale"),
     "dark_current": (-1e3, 1e7, "exposure times in milliseconds or nanoseconds instead of seconds"),
+    "dark_temperature": (-270.0, 150.0, "kelvins or Fahrenheit instead of Celsius"),
     "dsnu": (0.0, 1e5, "a variance instead of a standard deviation"),
     "prnu": (0.0, 0.5, "percent instead of a fraction"),
     "full_well": (50.0, 5e7, "DN instead of electrons"),
@@ -55,6 +57,7 @@ class IsoDetails:
     row_noise, column_noise : [DN] standard deviation of a row's or column's own offset, temporal
     tukey_lambda, tukey_scale : [1], [DN] shape and scale of the Tukey-lambda law of dark pixels
     dark_current : [e-/s]
+    dark_temperature : [C] mean over the darks, which the dark current holds for
     black_offset : [DN] mean of a dark frame minus the file's black level
     dsnu : [DN] standard deviation of dark pixels' fixed offsets
     prnu : [1] relative standard deviation of pixels' responses
@@ -77,6 +80,7 @@ class IsoDetails:
     tukey_scale_se: Values = None
     dark_current: Values = None
     dark_current_se: Values = None
+    dark_temperature: float | None = None
     black_offset: Values = None
     black_offset_se: Values = None
     dsnu: Values = None
