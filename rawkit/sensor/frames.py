@@ -31,7 +31,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -41,6 +41,9 @@ from rawkit.raw.metadata import exif_metadata
 from rawkit.raw.mosaic import NPY_MAGIC, PNG_MAGIC, sidecar_path
 from rawkit.raw.read import read_raw
 from rawkit.sensor.gain import DEFAULT_BASE_ISO
+
+if TYPE_CHECKING:
+    from rawkit.sensor.pair_kernel import Limits
 
 Kind = Literal["flat", "dark", "bias"]
 
@@ -54,7 +57,8 @@ _SAME_DARK = 0.001  # of white - black: the same for darks, whose means drift wi
 SAME_TEMPERATURE = 2.0  # C: dark current doubles in some 6 C, so it changes by a quarter
 _MOST_WAITING = 3  # frames kept in memory for a partner: levels that alternate at one exposure
 _OUTLIER_SIGMAS = 6.0  # Gaussian noise loses 2e-9 of its variance; telegraph pixels and cosmic rays lose all
-_SUBSAMPLE = 200_000  # pixels that set the outlier limit
+_SUBSAMPLE = 200_000  # pixels that set the outlier limit, and a frame's level
+_JOINT_BELOW = 1.0  # DN^2: a pair of less noise is asked for its joint histogram
 _PILE_UP = 1e-3  # share of pixels on one topmost code that only clipping explains
 
 
@@ -154,23 +158,20 @@ def pair_statistics(
     exclude : (N,) int, optional
         Positions in the raveled mosaic to leave out: the hot pixels that the darks showed.
     """
-    from rawkit.sensor.pair_kernel import JOINT, REACH, PairSums, flat_sums, pair_sums
+    from rawkit.sensor import pair_kernel
 
     phases, black = len(a.phases), np.array(a.black_level)
     first, second = (np.ascontiguousarray(image.mosaic) for image in (a, b))
-    center, limit, middle, reach = _outlier_limits(first, second, a)
-    start = np.clip(np.rint(middle / 2.0) - JOINT // 2, 0, None).astype(np.int64)
+    limits = _outlier_limits(first, second, a)
+    phase_map = a.cfa.phase_map
+    start = np.clip(np.rint(limits.middle / 2.0) - pair_kernel.JOINT // 2, 0, None).astype(np.int64)
+    joint = np.zeros((phases, pair_kernel.JOINT, pair_kernel.JOINT), np.int64)
     if dark:
-        sums = pair_sums(first, second, a.cfa.phase_map, center, limit, middle, reach, start, phases)
+        sums = pair_kernel.dark_sums(first, second, phase_map, limits)
+        if limits.limit.min() < _OUTLIER_SIGMAS * np.sqrt(2.0 * _JOINT_BELOW):
+            joint = pair_kernel.joint_histogram(first, second, phase_map, limits, start)
     else:
-        excluded = np.zeros((1, 1), bool)
-        if exclude is not None and exclude.size:
-            excluded = np.zeros(first.shape, bool)
-            excluded.ravel()[exclude] = True
-        moments, codes = flat_sums(first, second, a.cfa.phase_map, center, limit, excluded, phases)
-        none = np.zeros((0, 2))
-        differences, joint = np.zeros((phases, 2 * REACH + 1), np.int64), np.zeros((phases, JOINT, JOINT), np.int64)
-        sums = PairSums(moments, none, none, none, none, codes, differences, joint)
+        sums = pair_kernel.flat_sums(first, second, phase_map, limits, exclude)
     number, sum_a, sum_b, sum_d, squares_d, squares_a = sums.moments.T
     mean = (sum_a + sum_b) / (2.0 * number)
     spatial = np.sqrt(np.maximum(squares_a / number - (sum_a / number) ** 2, 0.0))
@@ -191,25 +192,25 @@ def pair_statistics(
         column_var=columns[0],
         column_var_se=columns[1],
         differences=sums.differences,
-        joint=sums.joint,
+        joint=joint,
         joint_start=start,
-        hot=_far(first, second, a, middle, reach) if dark else np.empty(0, np.int64),
+        hot=sums.hot,
         exposure_time=a.metadata.exposure_time,
     )
 
 
-def _outlier_limits(
-    first: np.ndarray, second: np.ndarray, image: RawImage
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Center of A - B and what is far from it, middle of A + B and what is far; (P,), from a subsample."""
+def _outlier_limits(first: np.ndarray, second: np.ndarray, image: RawImage) -> Limits:
+    """What is far from the center of A - B and from the middle of A + B, from a subsample."""
+    from rawkit.sensor.pair_kernel import Limits
+
     phases = len(image.phases)
     rows, cols = image.cfa.shape
     center, limit, middle, reach = (np.zeros(phases) for _ in range(4))
     step = max(1, int(np.sqrt(first.size / _SUBSAMPLE)))
     for (r, c), phase in zip(image.cfa.sites, image.plane_phases, strict=True):
-        of = (slice(r, None, rows * step), slice(c, None, cols))
+        of = (slice(r, None, rows * step), slice(c, None, cols * step))
         values, others = first[of].astype(np.float64), second[of].astype(np.float64)
-        difference = values - others
+        difference = (values - others).ravel()
         kept = difference
         for _ in range(6):
             mean, spread = float(kept.mean()), float(kept.std())
@@ -222,18 +223,7 @@ def _outlier_limits(
         low, median, high = np.percentile(values + others, (15.865, 50.0, 84.135))
         middle[phase] = median
         reach[phase] = max(reach[phase], _OUTLIER_SIGMAS * (high - low) / 2.0, 4.0)
-    return center, limit, middle, reach
-
-
-def _far(first: np.ndarray, second: np.ndarray, image: RawImage, middle: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """Positions in the raveled mosaic where |A + B - middle| > reach."""
-    rows, cols = image.cfa.shape
-    far = np.zeros(first.shape, bool)
-    for (r, c), phase in zip(image.cfa.sites, image.plane_phases, strict=True):
-        of = (slice(r, None, rows), slice(c, None, cols))
-        total = first[of].astype(np.float32) + second[of]
-        far[of] = np.abs(total - np.float32(middle[phase])) > reach[phase]
-    return np.flatnonzero(far)
+    return Limits(center, limit, middle, reach)
 
 
 def _line_variance(
@@ -504,7 +494,7 @@ def pairs(
         if (frame.exposure_time, frame.photons) != setting:
             yield from _without_partner(waiting, levels)
             setting, waiting, levels = (frame.exposure_time, frame.photons), [], []
-        new = _Waiting(frame, image, float(image.mosaic.mean(dtype=np.float64)))
+        new = _Waiting(frame, image, _level(image))
         levels.append(new.level)
         reasons = [_why_no_pair(old, new) for old in waiting]
         if None not in reasons:
@@ -523,7 +513,7 @@ def pairs(
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """A decoded frame that waits for a partner; ``level`` is its mean [DN, black included]."""
+    """A decoded frame that waits for a partner; ``level`` is its mean [DN, black included], from a subsample."""
 
     frame: Frame
     image: RawImage
@@ -533,6 +523,11 @@ class _Waiting:
     def dark_tolerance(self) -> float:
         """DN by which equal darks may differ."""
         return _SAME_DARK * (self.image.white_level - float(np.mean(self.image.black_level)))
+
+
+def _level(image: RawImage) -> float:
+    """Mean of evenly spaced rows [DN, black included]; their distance is odd, so all rows of a CFA period are met."""
+    return float(image.mosaic[:: image.mosaic.size // _SUBSAMPLE | 1].mean(dtype=np.float64))
 
 
 def _why_no_pair(a: _Waiting, b: _Waiting) -> str | None:

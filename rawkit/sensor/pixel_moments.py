@@ -117,24 +117,30 @@ class PixelAccumulator:
         self._rows: list[FloatArray] = []  # running mean and squared deviations of the row means
         self._columns: list[FloatArray] = []
 
-    def add(self, frame: NDArray) -> None:
-        """Take in one (H, W) frame [DN], unsigned integers or floats."""
-        if self.count == 0:
-            self._start(frame)
-        if frame.shape != self._first.shape or (frame.dtype.kind == "u") != self._integer:
-            raise ValueError(
-                f"frame {frame.shape} {frame.dtype} does not fit the stack's {self._first.shape} "
-                f"{'unsigned integers' if self._integer else 'floats'}."
-            )
+    def add(self, *frames: NDArray) -> None:
+        """Take in (H, W) frames [DN], unsigned integers or floats; several at once cost less than one by one."""
+        for frame in frames:
+            if self.count == 0 and frame is frames[0]:
+                self._start(frame)
+            if frame.shape != self._first.shape or (frame.dtype.kind == "u") != self._integer:
+                raise ValueError(
+                    f"frame {frame.shape} {frame.dtype} does not fit the stack's {self._first.shape} "
+                    f"{'unsigned integers' if self._integer else 'floats'}."
+                )
+        if self._integer:
+            from rawkit.sensor.stack_kernel import add_frames
+
+            for row_sums, column_sums in zip(*add_frames(frames, self._first, self._second, self.period), strict=True):
+                self._add_lines(row_sums, column_sums)
+        else:
+            for frame in frames:
+                self._add_lines(*self._add_floats(frame))
+
+    def _add_lines(self, row_sums: NDArray, column_sums: NDArray) -> None:
+        """Take in the sums of one frame's rows (H, cols) and columns (rows, W)."""
         self.count += 1
         rows, cols = self.period
-        height, width = frame.shape
-        row_sums = np.empty((height, cols))
-        column_sums = np.zeros((rows, width))
-        band = max(rows, _BAND // rows * rows)
-        for top in range(0, height, band):
-            part = slice(top, min(top + band, height))
-            self._add_band(part, frame[part], row_sums, column_sums)
+        height, width = self._first.shape
         per_row = np.array([len(range(c, width, cols)) for c in range(cols)])
         per_column = np.array([len(range(r, height, rows)) for r in range(rows)])
         self._frame_means.append(
@@ -153,41 +159,34 @@ class PixelAccumulator:
         self._first = np.zeros(frame.shape, np.uint32 if self._integer else np.float64)
         self._second = np.zeros(frame.shape, np.uint64 if self._integer else np.float64)
 
-    def _add_band(self, part: slice, values: NDArray, row_sums: FloatArray, column_sums: FloatArray) -> None:
+    def _add_floats(self, frame: NDArray) -> tuple[FloatArray, FloatArray]:
+        """One step of Welford's recursion; the frame's sums of rows and columns."""
         rows, cols = self.period
-        if self._integer:
-            work = values.astype(np.uint32)
-            self._first[part] += work
-        else:
-            work = values.astype(np.float64)
-        for c in range(cols):
-            row_sums[part, c] = work[:, c::cols].sum(axis=1, dtype=np.float64)
-        for r in range(rows):
-            column_sums[r] += work[r::rows].sum(axis=0, dtype=np.float64)
-        if self._integer:
-            np.multiply(work, work, out=work)  # 65535^2 fits 32 bits
-            self._second[part] += work
-        else:
+        height, width = frame.shape
+        row_sums, column_sums = np.empty((height, cols)), np.zeros((rows, width))
+        band = max(rows, _BAND // rows * rows)
+        for top in range(0, height, band):
+            part = slice(top, min(top + band, height))
+            work = frame[part].astype(np.float64)
+            for c in range(cols):
+                row_sums[part, c] = work[:, c::cols].sum(axis=1)
+            for r in range(rows):
+                column_sums[r] += work[r::rows].sum(axis=0)
             step = work - self._first[part]
-            self._first[part] += step / self.count
+            self._first[part] += step / (self.count + 1)
             self._second[part] += step * (work - self._first[part])
+        return row_sums, column_sums
 
     def finish(self) -> PixelMoments:
         """The stack's moments; more frames may be added afterwards."""
         if self.count < 2:
             raise CalibrationError(f"a stack of {self.count} frames has no temporal variance; it needs at least 2.")
-        mean = np.empty(self._first.shape)
-        variance = np.empty(self._first.shape, np.float32)
-        for top in range(0, mean.shape[0], _BAND):
-            part = slice(top, top + _BAND)
-            if self._integer:
-                total = self._first[part].astype(np.int64)
-                scatter = self.count * self._second[part].astype(np.int64) - total * total
-                mean[part] = total / self.count
-                variance[part] = scatter / (self.count * (self.count - 1))
-            else:
-                mean[part] = self._first[part]
-                variance[part] = self._second[part] / (self.count - 1)
+        if self._integer:
+            from rawkit.sensor.stack_kernel import mean_and_variance
+
+            mean, variance = mean_and_variance(self._first, self._second, self.count)
+        else:
+            mean, variance = self._first.copy(), (self._second / (self.count - 1)).astype(np.float32)
         return PixelMoments(
             self.count,
             mean,
