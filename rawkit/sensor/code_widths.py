@@ -20,6 +20,11 @@ FloatArray = NDArray[np.floating]
 MIN_CODE_COUNT = 400  # 5 % Poisson error of one code's width
 
 _CODE_ROUNDS = 20
+_MIN_CODES = 20  # fewer, and what the smooth law misses looks like uneven codes
+_TYPICAL_DNL = 0.02  # LSB; keeps a few sure codes from outweighing all others
+_EVIDENCE = 4.0  # standard errors
+_LEAST_DNL = 0.02  # LSB: what the smooth law may miss from code to code under heavy tails
+_LEAST_SHARE = 0.3  # of the mean square deviation that goes from code to code; a law that misses is smooth
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +48,39 @@ class CodeWidths:
     rms: float
     rms_se: float
     order: int
+
+    @property
+    def code_to_code(self) -> tuple[float, float]:
+        """Variance of DNL [LSB^2] from second differences, which no smooth misfit of the law enters, and its error.
+
+        Independent widths of variance V have second differences of variance 6 V; counting noise is subtracted.
+        """
+        noise, weights = self._second_differences
+        value = float((weights * (np.diff(self.width, 2) ** 2 - noise)).sum() / weights.sum() / 6.0)
+        return value, self._error(noise + 6.0 * max(value, 0.0))
+
+    @property
+    def _second_differences(self) -> tuple[FloatArray, FloatArray]:
+        """Counting variance of the second differences of the widths, and their weights."""
+        noise = self.width_se[:-2] ** 2 + 4.0 * self.width_se[1:-1] ** 2 + self.width_se[2:] ** 2
+        return noise, (noise + 6.0 * _TYPICAL_DNL**2) ** -2.0
+
+    def _error(self, variance: FloatArray) -> float:
+        """Standard error of ``code_to_code`` where second differences have this variance."""
+        _, weights = self._second_differences
+        # White noise correlates its second differences by -2/3 and 1/6: squares sum as if 1.94 times as scattered.
+        correlated = 1.0 + 2.0 * ((2.0 / 3.0) ** 2 + (1.0 / 6.0) ** 2)
+        return float(np.sqrt(2.0 * correlated * (weights**2 * variance**2).sum()) / weights.sum() / 6.0)
+
+    @property
+    def uneven(self) -> bool:
+        """Do the widths differ from code to code, beyond counting noise and beyond what the smooth law misses?"""
+        if len(self.code) < _MIN_CODES:
+            return False
+        weights = (self.width_se**2 + _TYPICAL_DNL**2) ** -2.0
+        total = float((weights * ((self.width - 1.0) ** 2 - self.width_se**2)).sum() / weights.sum())
+        value, _ = self.code_to_code
+        return value > max(_EVIDENCE * self._error(self._second_differences[0]), _LEAST_DNL**2, _LEAST_SHARE * total)
 
 
 def code_widths(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,22 +83,23 @@ class DarkModel:
 
     def to_maps(self, iso: float) -> dict[str, NDArray]:
         """Arrays for ``CameraProfile.maps``; the pattern in 16 bits where that costs less than 2 % of the noise."""
-        half = self.fixed_pattern.astype(np.float16)
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is seen below
+            half = self.fixed_pattern.astype(np.float16)
         lost = float(np.sqrt(np.mean((half.astype(np.float32) - self.fixed_pattern) ** 2, dtype=np.float64)))
         noise = float(np.sqrt(np.mean(self.pixel_quantiles.astype(np.float64) ** 2)))
         fits = bool(np.all(np.isfinite(half))) and lost <= _HALF_PRECISION_LOSS * noise
-        arrays: dict[str, NDArray] = {
+        arrays: dict[str, Any] = {
             "fixed_pattern": half if fits else self.fixed_pattern,
-            "fixed_residue": np.float64(self.fixed_residue),
+            "fixed_residue": self.fixed_residue,
             "row_series": self.row_series,
-            "column_noise": np.float64(self.column_noise),
+            "column_noise": self.column_noise,
             "pixel_quantiles": self.pixel_quantiles,
             "log_spectrum": self.log_spectrum,
             "defects": self.defects,
-            "dark_model_frames": np.int64(self.frames),
+            "dark_model_frames": self.frames,
         }
         if self.code_edges is not None:
-            arrays["first_code"], arrays["code_edges"] = np.int64(self.code_edges[0]), self.code_edges[1]
+            arrays["first_code"], arrays["code_edges"] = self.code_edges[0], self.code_edges[1]
         return {f"{name}_iso{iso:g}": np.asarray(array) for name, array in arrays.items()}
 
     @classmethod

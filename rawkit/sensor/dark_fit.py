@@ -1,0 +1,390 @@
+"""Fit of a ``DarkModel`` to a bounded sample of a stack of darks.
+
+Of every frame the means of its rows are kept, and of the first frames a central region.  With n frames of the region,
+their mean over the frames and the frame's own row (and, where there are any, column) offsets are subtracted; what is
+left, x, has the cumulants
+
+    k2(x) = (1 - 1/n) (1 - 1/W) (k2 + 1/12)          k3(x) = (n - 1)(n - 2) / n^2 k3
+    k4(x) = (n - 1) ((n - 1)^3 + 1) / n^4 (k4 - 1/120)                                                        [DN^m]
+
+of the pixel's analog noise (k2, k3, k4): the mean of n frames takes 1/n of it away and makes it more Gaussian, and
+the converter adds a uniform law of one DN.  The table of quantiles is that of x, stretched to these cumulants.
+
+Row means of W columns hold s^2 / W of the pixels' variance; a Wiener factor sqrt(1 - s^2 / (W S(f))) per frequency
+takes it out of the row series, S being their own spectrum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawkit.errors import CalibrationError
+from rawkit.raw.image import CFA
+from rawkit.sensor.code_widths import code_widths
+from rawkit.sensor.dark import QUANTIZATION_LIMIT, DarkNoise
+from rawkit.sensor.dark_model import QUANTILES, DarkModel
+from rawkit.sensor.dark_shading import shrink_fixed_pattern
+from rawkit.sensor.pixel_moments import PixelMoments
+
+FloatArray = NDArray[np.floating]
+
+REGION = 512  # pixels a side, central
+SAMPLE_PIXELS = 1 << 22  # of the region over all sampled frames: tail quantiles of a phase to 3 %
+MOST_ROW_SERIES = 256  # frames
+TILE = 256  # pixels a side of a periodogram
+
+_SIGNIFICANT = 3.0  # standard errors
+_BINS_PER_SIGMA = 64
+_REACH = 16.0  # sigma covered by the histogram of the pixels; beyond lies its end bin
+_FINE = 1 << 15  # probabilities at which a law is shaped, so that its tails count in its moments
+_STRETCH = (0.25, 4.0)  # of the departure from a Gaussian
+_SMOOTH_ROWS = 17  # bins over which the spectrum of the row series is averaged
+_NEIGHBORHOOD = 9  # bins a side, against which a bin of the spectrum is judged
+_RESTLESS = 2.0  # times the typical median deviation: 1 pixel in 1e4 by chance with 16 frames
+_RESTLESS_FRAMES = 6  # fewer cannot tell a rare event from a restless pixel
+_ROUNDING_VAR, _ROUNDING_FOURTH = 1.0 / 12.0, -1.0 / 120.0  # cumulants of a uniform law of 1 DN
+
+
+class DarkSampler:
+    """Bounded sample of a stack of equal darks: ``add`` every frame.
+
+    Memory: H floats a frame (up to 256 frames) and 8 MB for the region, whatever the number of frames.
+
+    Parameters
+    ----------
+    period : (int, int)
+        Rows and columns of the CFA period; the region starts on one.
+    """
+
+    def __init__(self, *, period: tuple[int, int] = (1, 1)) -> None:
+        self.period = period
+        self.count = 0
+        self.row_means: list[FloatArray] = []
+        self.regions: list[NDArray] = []
+        self.origin = (0, 0)
+
+    def add(self, frame: NDArray) -> None:
+        """Take in one (H, W) frame [DN]."""
+        self.count += 1
+        if len(self.row_means) < MOST_ROW_SERIES:
+            self.row_means.append(frame.mean(axis=1, dtype=np.float64))
+        place, self.origin = central_region(frame.shape, self.period)
+        if len(self.regions) < 2 or sum(r.size for r in self.regions) < SAMPLE_PIXELS:
+            self.regions.append(frame[place].copy())
+
+
+def central_region(
+    shape: tuple[int, ...], period: tuple[int, int], side: int = REGION
+) -> tuple[tuple[slice, slice], tuple[int, int]]:
+    """Central region of whole CFA periods, at most ``side`` pixels a side, and its first row and column.
+
+    Examples
+    --------
+    >>> central_region((1001, 1000), (2, 2), 512)[1]
+    (244, 244)
+    """
+    slices = []
+    for length, step in zip(shape, period, strict=True):
+        size = min(length, side) // step * step
+        start = (length - size) // 2 // step * step
+        slices.append(slice(start, start + size))
+    return (slices[0], slices[1]), (slices[0].start, slices[1].start)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelResidual:
+    """Temporal noise of the region's pixels, fixed pattern, rows and columns taken out.
+
+    Parameters
+    ----------
+    values : (n, h, w) float32 [DN]; 0 at defective pixels
+    good : (h, w) bool
+    columns_removed : bool
+    row_width : int
+        Pixels W behind a row's mean.
+    rounded : bool
+        The frames hold whole numbers.
+    """
+
+    values: NDArray[np.float32]
+    good: NDArray[np.bool_]
+    columns_removed: bool
+    row_width: int
+    rounded: bool
+
+
+def pixel_residual(sample: DarkSampler, defects: NDArray, *, width: int, columns: bool) -> PixelResidual:
+    """What is left of the sampled region without mean, row offsets and (``columns``) column offsets."""
+    regions = np.stack(sample.regions).astype(np.float32)
+    count, height, across = regions.shape
+    top, left = sample.origin
+    rows = np.stack(sample.row_means[:count])[:, top : top + height]
+    regions -= regions.mean(axis=0)
+    regions -= (rows - rows.mean(axis=0)).astype(np.float32)[:, :, None]
+    good = np.ones((height, across), bool)
+    suspect = np.array([(d["row"] - top, d["column"] - left) for d in defects], np.int64).reshape(-1, 2)
+    inside = np.all((suspect >= 0) & (suspect < (height, across)), axis=1)
+    if inside.any():
+        at = tuple(suspect[inside].T)
+        # A single rare event belongs to the law; a pixel that deviates in every other frame has one of its own.
+        restless = np.median(np.abs(regions[:, *at]), axis=0) > _RESTLESS * np.median(np.abs(regions[:, ::5, ::5]))
+        restless &= count >= _RESTLESS_FRAMES
+        good[at] &= ~(restless | (defects["kind"][inside] != "telegraph"))
+        regions[:, ~good] = 0.0
+    if columns:
+        regions -= regions.mean(axis=1, keepdims=True)
+        regions[:, ~good] = 0.0
+    return PixelResidual(regions, good, columns, width, sample.regions[0].dtype.kind in "ui")
+
+
+def fit_dark_model(
+    sample: DarkSampler, moments: PixelMoments, dark: DarkNoise, *, cfa: CFA, black_level: FloatArray, defects: NDArray
+) -> DarkModel:
+    """Model of the darks of one ISO.
+
+    Parameters
+    ----------
+    sample : DarkSampler
+        Of the frames behind ``moments``.
+    moments : PixelMoments
+    dark : DarkNoise
+        Of the same ISO: column noise, and the read noise where it is below 0.6 DN.
+    black_level : (phases,) [DN]
+    defects : structured array
+        Of ``find_defects``; these pixels are no part of the pixels' law.
+    """
+    if len(sample.regions) < 2:
+        raise CalibrationError(f"{len(sample.regions)} darks of one exposure; a model of the darks needs at least 2.")
+    pattern, residue = _fixed_pattern(moments, cfa, black_level)
+    columns = bool(dark.column_var > _SIGNIFICANT * dark.column_var_se)
+    residual = pixel_residual(sample, defects, width=moments.mean.shape[1], columns=columns)
+    law = pixel_quantiles(residual, cfa)
+    coarse = dark.read_var < QUANTIZATION_LIMIT
+    if np.any(coarse):  # the stored codes no longer show the law; their likelihood gave its scale
+        law[coarse] = _gaussian_quantiles(dark, coarse)
+    spectrum = temporal_spectrum(residual)
+    noise_var = float(np.mean(law.astype(np.float64) ** 2)) + _ROUNDING_VAR * residual.rounded
+    return DarkModel(
+        fixed_pattern=pattern,
+        fixed_residue=residue,
+        row_series=row_series(np.stack(sample.row_means), leak=noise_var * _along_rows(spectrum) / residual.row_width),
+        column_noise=float(np.sqrt(dark.column_var)) if columns else 0.0,
+        pixel_quantiles=law,
+        log_spectrum=spectrum,
+        code_edges=code_edges(code_histogram(sample.regions)) if residual.rounded else None,
+        defects=defects,
+        frames=moments.count,
+    )
+
+
+def _fixed_pattern(moments: PixelMoments, cfa: CFA, black_level: FloatArray) -> tuple[NDArray[np.float32], float]:
+    """Shrunk mean dark minus black, and the standard deviation that shrinking took away."""
+    pattern, lost = np.empty(moments.mean.shape, np.float32), []
+    rows, cols = cfa.shape
+    for (r, c), phase in zip(cfa.sites, cfa.plane_phases, strict=True):
+        found = shrink_fixed_pattern(moments.plane(r, c, cfa.shape))
+        pattern[r::rows, c::cols] = found.pattern - black_level[phase]
+        lost.append(found.lost_var)
+    return pattern, float(np.sqrt(np.mean(lost)))
+
+
+def row_series(row_means: FloatArray, *, leak: float) -> NDArray[np.float32]:
+    """Temporal row offsets [DN] of frames whose row means are given, without what pixels contribute.
+
+    Parameters
+    ----------
+    row_means : (n, H) [DN]
+    leak : float [DN^2]
+        Variance of a row's mean that its pixels explain.
+
+    Returns
+    -------
+    (n, H) float32
+    """
+    count, height = row_means.shape
+    series = (row_means - row_means.mean(axis=0)) * np.sqrt(count / (count - 1.0))
+    transform = np.fft.rfft(series, axis=1)
+    power = (np.abs(transform[:, 1:]) ** 2).mean(axis=0) / height
+    size = min(_SMOOTH_ROWS, len(power) // 2 * 2 - 1)
+    if size > 0:
+        mirrored = np.pad(power, size // 2, mode="symmetric")
+        power = np.convolve(mirrored, np.full(size, 1.0 / size), mode="valid")
+    share = 1.0 - leak / np.maximum(power, np.finfo(float).tiny)
+    transform[:, 1:] *= np.sqrt(np.clip(share, 0.0, 1.0))
+    return np.fft.irfft(transform, height, axis=1).astype(np.float32)
+
+
+def pixel_quantiles(residual: PixelResidual, cfa: CFA) -> NDArray[np.float32]:
+    """(phases, 1025) quantiles of the pixels' analog noise [DN] (module docstring)."""
+    rows, cols = cfa.shape
+    samples: list[list[FloatArray]] = [[] for _ in cfa.phases]
+    for (r, c), phase in zip(cfa.sites, cfa.plane_phases, strict=True):
+        plane = residual.values[:, r::rows, c::cols]
+        samples[phase].append(plane[:, residual.good[r::rows, c::cols]].ravel())
+    count, height = residual.values.shape[:2]
+    lost = 1.0 / residual.row_width + (1.0 / height if residual.columns_removed else 0.0)
+    return np.stack([_law(np.concatenate(part), count, lost, residual.rounded) for part in samples])
+
+
+def _law(x: FloatArray, count: int, lost: float, rounded: bool) -> NDArray[np.float32]:
+    """Quantiles of the analog noise behind residuals ``x`` of ``count`` frames; ``lost``: share taken by lines."""
+    from scipy.special import ndtri
+
+    spread = float(x.std(dtype=np.float64))
+    probability = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    k2 = spread**2 / ((1.0 - 1.0 / count) * (1.0 - lost)) - _ROUNDING_VAR * rounded
+    if not (spread > 0 and k2 > 0):
+        return np.zeros(QUANTILES, np.float32)
+    step = spread / _BINS_PER_SIGMA
+    half = int(_REACH * _BINS_PER_SIGMA)
+    bins = np.clip(np.rint(x / np.float32(step)), -half, half).astype(np.int32) + half
+    counts = np.bincount(bins, minlength=2 * half + 1).astype(np.float64)
+    axis = step * (np.arange(2 * half + 1) - half)
+    mean, _, third, fourth = _cumulants(axis, counts)
+    axis -= mean
+    back3 = count**2 / ((count - 1.0) * (count - 2.0)) if count > 2 else 0.0  # a difference of two is symmetric
+    back4 = count**4 / ((count - 1.0) * ((count - 1.0) ** 3 + 1.0))
+    skew = third * back3 / k2**1.5
+    excess = (fourth * back4 - _ROUNDING_FOURTH * rounded) / k2**2
+    if rounded:  # spread over its code, so that codes leave no steps
+        box = int(np.clip(round(1.0 / step), 1, half)) // 2 * 2 + 1
+        counts = np.convolve(counts, np.full(box, 1.0 / box), mode="same")
+    fine = (np.arange(_FINE) + 0.5) / _FINE
+    cumulative = np.concatenate([[0.0], np.cumsum(counts)])
+    edges = np.concatenate([[axis[0] - step / 2.0], axis + step / 2.0])
+    rising = np.concatenate([[True], np.diff(cumulative) > 0])
+    quantile = np.interp(fine * cumulative[-1], cumulative[rising], edges[rising])
+    shaped = _stretched(quantile / quantile.std(), ndtri(fine), skew, excess)
+    return (np.sqrt(k2) * np.interp(probability, fine, shaped)).astype(np.float32)
+
+
+def _cumulants(values: FloatArray, weights: FloatArray) -> tuple[float, float, float, float]:
+    """First to fourth cumulant of a weighted distribution."""
+    total = weights.sum()
+    mean = float((weights * values).sum() / total)
+    second, third, fourth = (float((weights * (values - mean) ** k).sum() / total) for k in (2, 3, 4))
+    return mean, second, third, fourth - 3.0 * second**2
+
+
+def _stretched(measured: FloatArray, gaussian: FloatArray, skew: float, excess: float) -> FloatArray:
+    """Quantiles of unit variance with this skewness and excess kurtosis, the measured ones' departure from a Gaussian
+    multiplied by one factor for its symmetric and one for its skew part."""
+    odd, even = (measured - measured[::-1]) / 2.0 - gaussian, (measured + measured[::-1]) / 2.0
+    weights = np.ones_like(measured)
+
+    def law(stretch: float, lean: float) -> FloatArray:
+        shaped = gaussian + stretch * odd + lean * even
+        shaped = shaped - shaped.mean()
+        return shaped / shaped.std()
+
+    def excess_of(stretch: float) -> float:
+        return _cumulants(law(stretch, 1.0), weights)[3] - excess
+
+    stretch, lean = _root(excess_of), 0.0
+    if skew != 0.0:
+        lean = _root(lambda value: _cumulants(law(stretch, value), weights)[2] - skew)
+    return law(stretch, lean)
+
+
+def _root(function: Callable[[float], float]) -> float:
+    """Zero of a function of the stretch, or the end of its range that comes nearest."""
+    from scipy.optimize import brentq
+
+    ends = [function(end) for end in _STRETCH]
+    if ends[0] * ends[1] < 0:
+        return float(np.asarray(brentq(function, *_STRETCH, xtol=1e-3), np.float64))
+    return _STRETCH[int(abs(ends[1]) < abs(ends[0]))]
+
+
+def _gaussian_quantiles(dark: DarkNoise, coarse: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Gaussian law of the phases below 0.6 DN, row and column variance taken out."""
+    from scipy.special import ndtri
+
+    lines = max(dark.row_var, 0.0) + max(dark.column_var, 0.0)
+    sigma = np.sqrt(np.maximum(dark.read_var[coarse] - _ROUNDING_VAR - lines, 0.0))
+    return (sigma[:, None] * ndtri((np.arange(QUANTILES) + 0.5) / QUANTILES)).astype(np.float32)
+
+
+def temporal_spectrum(residual: PixelResidual, *, tile: int = TILE) -> NDArray[np.float32]:
+    """ln of the mean 2-D periodogram over that of white noise, in tiles, in the order of ``fft2``.
+
+    The frequencies that were removed with the row (and column) offsets take the value of their neighbors.  The mean
+    of m exponential powers scatters by 1/sqrt(m): each bin is drawn to the median of its surroundings by the share
+    1 / (1 + m V), V being the variance of the logarithms around there beyond 1/m, so that white noise comes out
+    smooth and a line stays.
+    """
+    from scipy.fft import rfft2
+    from scipy.special import digamma
+
+    count, height, width = residual.values.shape
+    tall, wide = min(tile, height), min(tile, width)
+    power, tiles = np.zeros((tall, wide // 2 + 1)), 0
+    for top in range(0, height - tall + 1, tall):
+        for left in range(0, width - wide + 1, wide):
+            part = residual.values[:, top : top + tall, left : left + wide]
+            power += (np.abs(np.asarray(rfft2(part, axes=(1, 2)))) ** 2).sum(axis=0)
+            tiles += 1
+    if not power.any():
+        return np.zeros((tall, wide), np.float32)
+    m = tiles * (count - 1)
+    full = np.empty((tall, wide))
+    full[:, : wide // 2 + 1] = power
+    mirror = -np.arange(tall) % tall
+    full[:, wide // 2 + 1 :] = power[mirror, 1 : (wide + 1) // 2][:, ::-1]
+    if wide > 2:
+        full[:, 0] = np.sqrt(full[:, 1] * full[:, -1])
+    if residual.columns_removed and tall > 2:
+        full[0] = np.sqrt(full[1] * full[-1])
+    full[0, 0] = np.median(full[:2, :2])
+    logarithm = np.log(np.maximum(full, np.finfo(float).tiny)) - (digamma(m) - np.log(m))
+    shrunk = _shrunk_spectrum(logarithm, m)
+    return (shrunk - np.log(np.mean(np.exp(shrunk)))).astype(np.float32)
+
+
+def _shrunk_spectrum(logarithm: FloatArray, m: int) -> FloatArray:
+    from scipy.ndimage import median_filter, uniform_filter
+
+    size = min(_NEIGHBORHOOD, *(n // 2 * 2 - 1 for n in logarithm.shape))
+    if size < 3:
+        return logarithm
+    around = uniform_filter(median_filter(logarithm, size, mode="wrap"), 3, mode="wrap")
+    excess = np.maximum(uniform_filter((logarithm - around) ** 2, size, mode="wrap") - 1.0 / m, 0.0)
+    return around + excess / (excess + 1.0 / m) * (logarithm - around)
+
+
+def _along_rows(spectrum: NDArray[np.float32]) -> float:
+    """Power of the pixel noise at the lowest horizontal frequencies: what averages into row means."""
+    return float(np.mean(np.exp(spectrum[:, 1:3]))) if spectrum.shape[1] > 3 else 1.0
+
+
+def code_histogram(regions: list[NDArray]) -> tuple[int, NDArray[np.integer]]:
+    """First code, and the number of pixels of each code from there."""
+    low = min(int(region.min()) for region in regions)
+    high = max(int(region.max()) for region in regions)
+    counts = np.zeros(high - low + 1, np.int64)
+    for region in regions:
+        counts += np.bincount(region.ravel().astype(np.int64) - low, minlength=len(counts))
+    return low, counts
+
+
+def code_edges(histogram: tuple[int, NDArray[np.integer]]) -> tuple[int, NDArray[np.float64]] | None:
+    """First code and transition levels [DN, as stored] of a histogram of darks; None where the converter looks ideal.
+
+    The levels are placed so that their distance from the ideal, weighted with the counts, is 0 on average.
+    """
+    first, counts = histogram
+    try:
+        table = code_widths(counts, first_code=first)
+    except CalibrationError:
+        return None  # too narrow a histogram shows no widths
+    if not table.uneven:
+        return None
+    start = int(table.code[0])
+    edges = start - 0.5 + np.concatenate([[0.0], np.cumsum(table.width)])
+    weights = counts[start - first : start - first + len(table.code)].astype(np.float64)
+    shift = (edges[1:] + edges[:-1]) / 2.0 - table.code
+    return start, edges - (weights * shift).sum() / weights.sum()
