@@ -1,0 +1,1 @@
+"""Training: clean light, simulated capture, one straight loop.  Imports torch, numpy, safetensors and Pillow only."""

@@ -1,0 +1,316 @@
+"""Training of the raw denoiser: one recipe, one straight loop.
+
+Loss, e = prediction - clean in the stabilized domain (1 is one standard deviation of the noise), D clean:
+
+    L = mean( w (sqrt(e^2 + c^2) - c) ) + g mean |gamma(prediction) - gamma(clean)| 2 sqrt(F)
+
+w = (1 - b) + b D / mean(D) moves weight towards bright pixels, where a linear scale sees errors; the second term
+compares quarter-size pictures after white balance and the sRGB curve, F the full scale [e-], so that both terms count
+in noise deviations.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+import tomllib
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rawkit.errors import WeightsError
+from rawkit.nn.raw_planes import SCALE, electrons, network_input
+from rawkit.nn.restormer import SIZES, RawRestormer, RestormerConfig
+from rawkit.nn.weights import save_network
+from rawkit.train.data import (
+    PICTURE_SUFFIXES,
+    XYZ_FROM_SRGB,
+    NoiseRange,
+    Pictures,
+    Sample,
+    camera_table,
+    draw_batch,
+    linear_of_srgb,
+    mosaic_planes,
+)
+from rawkit.train.loop import Log, Team, TrainState, learning_rate, pick_device, psnr
+
+Progress = Callable[[int, int, float], None]
+
+# The validation camera: color of a typical telephone sensor; MegEngine/PMRID's published noise of the Reno 10x.
+_VALIDATION_NEUTRAL = (0.5, 1.0, 0.62)
+_VALIDATION_MATRIX = ((0.838, -0.263, -0.0639), (-0.2887, 1.0725, 0.2496), (-0.0627, 0.1427, 0.5438))
+_VALIDATION_SPAN = 959.0  # DN
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run depends on.
+
+    Parameters
+    ----------
+    name : of the weights
+    network : RestormerConfig
+    photographs, cameras : folders
+    validation : folder of pictures never trained on; "" for none
+    leave_out : cameras not to be used
+    procedural : part of the crops from procedural pictures
+    patch : edge of a crop [packed pixels; twice as many mosaic pixels]
+    batch : crops per step and process
+    steps, warmup, decay : schedule, see ``learning_rate``
+    peak_rate, weight_decay, clip : of AdamW and of the gradient's norm
+    average : decay of the running average of the weights
+    charbonnier, brightness, gamma : c, b, g of the loss
+    precision : "float32" or "bfloat16" (autocast)
+    compile : bool
+        Let torch.compile build kernels; worth it on a GPU.
+    checkpointing : bool
+        Recompute blocks: less memory.
+    noise : NoiseRange
+    save_every, validate_every : seconds between checkpoints, steps between validations
+    """
+
+    name: str
+    network: RestormerConfig
+    photographs: str
+    cameras: str = "calibration_data/profiles"
+    validation: str = ""
+    validation_isos: tuple[float, ...] = (1600.0, 6400.0, 12800.0)
+    validation_count: int = 24
+    leave_out: tuple[str, ...] = ()
+    procedural: float = 0.25
+    patch: int = 128
+    batch: int = 4
+    steps: int = 40_000
+    warmup: int = 200
+    decay: float = 0.3
+    peak_rate: float = 1.5e-3
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    average: float = 0.999
+    charbonnier: float = 0.3
+    brightness: float = 0.3
+    gamma: float = 0.1
+    precision: str = "float32"
+    compile: bool = False
+    checkpointing: bool = False
+    seed: int = 1
+    noise: NoiseRange = field(default_factory=NoiseRange)
+    save_every: float = 240.0
+    validate_every: int = 1000
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**dataclasses.asdict(self), "network": self.network.to_dict()}
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Recipe:
+        """Inverse of ``to_dict``; ``network`` may be the name of a size.
+
+        Raises
+        ------
+        ValueError
+            A name that no recipe has, or a value that does not fit.
+        """
+        values = dict(document)
+        size = values.pop("network", "fast")
+        if isinstance(size, str) and size not in SIZES:
+            raise ValueError(f"network {size!r}; there are {', '.join(SIZES)}, or a table of its own.")
+        network = SIZES[size] if isinstance(size, str) else RestormerConfig.from_dict(size)
+        noise = values.pop("noise", {})
+        try:
+            ranges = NoiseRange(**_tuples(noise))
+            return cls(network=network, noise=ranges, **_tuples(values))
+        except TypeError as error:
+            raise ValueError(f"a recipe does not have that setting ({error}).") from None
+
+    @classmethod
+    def read(cls, path: Path | str) -> Recipe:
+        """A recipe from a TOML file; folders are relative to the working directory.
+
+        Raises
+        ------
+        ValueError
+            Not TOML, or not a recipe.
+        """
+        path = Path(path)
+        try:
+            return cls.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise ValueError(f"{path}: {error.strerror}; give a recipe such as models/recipes/fast.toml.") from None
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path.name}: {error}") from None
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def train(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    seconds: float | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a denoiser, or go on with it.
+
+    Parameters
+    ----------
+    out : folder
+        Gets ``state.safetensors`` (to resume), ``log.jsonl`` and, at every checkpoint, ``<name>.safetensors``.
+    resume : bool
+        Go on from the folder's state.  Steps and rates may differ from the recipe it was begun with.
+    seconds : float, optional
+        Stop, with a checkpoint, after so long.
+    progress : callable(step, steps, loss), optional
+
+    Returns
+    -------
+    Path of the weights.
+
+    Raises
+    ------
+    WeightsError
+        The folder has a state and ``resume`` is False; or there is none to resume; or it is of another network.
+    """
+    out, where = Path(out), pick_device(device)
+    team = Team.join(where)
+    torch.manual_seed(recipe.seed)
+    network = RawRestormer(recipe.network, checkpointing=recipe.checkpointing)
+    network = network.to(where, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimizer = torch.optim.AdamW(
+        network.parameters(), recipe.peak_rate, (0.9, 0.99), weight_decay=recipe.weight_decay, foreach=True
+    )
+    state = TrainState(network, copy.deepcopy(network), optimizer, recipe.average)
+    state_file, weights = out / "state.safetensors", out / f"{recipe.name}.safetensors"
+    if resume:
+        state.load(state_file)
+    elif state_file.exists():
+        raise WeightsError(f"{state_file} is a run already begun; resume it or choose another folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    log = Log(out / "log.jsonl")
+    pictures = Pictures(recipe.photographs, procedural=recipe.procedural, seed=recipe.seed)
+    cameras = torch.as_tensor(camera_table(recipe.cameras, leave_out=recipe.leave_out))
+    forward = torch.compile(network) if recipe.compile else network
+    autocast = recipe.precision == "bfloat16"
+
+    def checkpoint() -> None:
+        if team.rank == 0:
+            about = {
+                "name": recipe.name,
+                "step": state.step,
+                "train_seconds": round(state.seconds),
+                "recipe": recipe.to_dict(),
+            }
+            state.save(state_file, recipe.to_dict())
+            save_network(weights, state.average, about=about, overwrite=True)  # pyright: ignore[reportArgumentType]
+
+    began = last = saved = time.monotonic()
+    running = torch.zeros((), device=where)
+    counted = 0
+    try:
+        while state.step < recipe.steps and (seconds is None or time.monotonic() - began < seconds):
+            host = np.random.default_rng((recipe.seed, state.step, team.rank, 3))
+            generator = torch.Generator(where).manual_seed(
+                zlib.crc32(f"{recipe.seed} {state.step} {team.rank}".encode())
+            )
+            crops = pictures.crops(state.step, recipe.batch, 2 * recipe.patch, rank=team.rank)
+            sample = draw_batch(torch.from_numpy(crops).to(where), cameras, recipe.noise, generator, host)
+            with torch.autocast(where.type, torch.bfloat16, enabled=autocast):
+                predicted = forward(sample.given)
+            loss = _loss(predicted.float(), sample, recipe)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            team.average_gradients(network)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+            rate = learning_rate(
+                state.step, peak=recipe.peak_rate, warmup=recipe.warmup, steps=recipe.steps, decay=recipe.decay
+            )
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
+            state.step += 1
+            state.update_average()
+            running += loss.detach()
+            counted += 1
+            now = time.monotonic()
+            state.seconds, last = state.seconds + now - last, now
+            if state.step % 50 == 0:
+                mean, running, counted = float(running) / counted, torch.zeros_like(running), 0
+                if team.rank == 0:
+                    log.write(step=state.step, loss=mean, rate=rate, seconds=state.seconds)
+                if progress is not None:
+                    progress(state.step, recipe.steps, mean)
+            if recipe.validation and state.step % recipe.validate_every == 0 and team.rank == 0:
+                scores = validate(state.average, recipe, where)  # pyright: ignore[reportArgumentType]
+                log.write(step=state.step, **scores)
+            if now - saved > recipe.save_every:
+                checkpoint()
+                saved = time.monotonic()
+    finally:
+        checkpoint()  # also after Ctrl-C: between two steps the state is whole
+    return weights
+
+
+def _loss(predicted: Tensor, sample: Sample, recipe: Recipe) -> Tensor:
+    """See the module."""
+    d = SCALE * predicted
+    error = d - sample.target
+    mean = sample.target.mean(dim=(1, 2, 3), keepdim=True)
+    weight = (1 - recipe.brightness) + recipe.brightness * sample.target / mean
+    loss = (weight * ((error**2 + recipe.charbonnier**2).sqrt() - recipe.charbonnier)).mean()
+    if recipe.gamma:
+        shown, wanted = (_shown(x, sample) for x in (d, sample.target))
+        loss = loss + recipe.gamma * (2 * sample.electrons.sqrt() * (shown - wanted).abs()).mean()
+    return loss
+
+
+def _shown(d: Tensor, sample: Sample) -> Tensor:
+    """Stabilized planes as quarter-size pictures: white-balanced, clipped, sRGB curve."""
+    u = (electrons(d) - sample.read_var) / sample.electrons
+    light = torch.stack((u[:, 0], (u[:, 1] + u[:, 2]) / 2, u[:, 3]), 1) * sample.balance
+    light = light.clamp(0, 1)
+    return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
+
+
+def reno10x(iso: float) -> tuple[float, float]:
+    """K [DN/e-] and read variance [DN^2] of the Reno 10x (959 DN full scale), published by MegEngine/PMRID."""
+    return 0.0005995267 * iso + 0.00868861, 7.11772e-7 * iso**2 + 6.514934e-4 * iso + 0.11492713
+
+
+@torch.no_grad()
+def validate(network: RawRestormer, recipe: Recipe, device: torch.device) -> dict[str, float]:
+    """Mean raw PSNR [dB] over a folder of pictures at each ISO of the validation camera, ``{"psnr_1600": ...}``."""
+    network.eval()
+    neutral = np.array(_VALIDATION_NEUTRAL)
+    matrix = np.array(_VALIDATION_MATRIX) @ XYZ_FROM_SRGB
+    matrix = (neutral / matrix.sum(1))[:, None] * matrix
+    files = sorted(p for p in Path(recipe.validation).iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
+    totals = dict.fromkeys(recipe.validation_isos, 0.0)
+    files = files[:: max(1, len(files) // recipe.validation_count)][: recipe.validation_count]
+    for path in files:
+        rgb = np.asarray(Image.open(path).convert("RGB"))
+        step = 2 * recipe.network.multiple
+        rgb = rgb[: rgb.shape[0] // step * step, : rgb.shape[1] // step * step]
+        light = linear_of_srgb(torch.tensor(rgb, device=device).permute(2, 0, 1)[None].float() / 255)
+        color = torch.einsum("ij,bjhw->bihw", torch.tensor(matrix, dtype=torch.float32, device=device), light)
+        clean = mosaic_planes(color.clamp(0, 1)) * _VALIDATION_SPAN
+        for iso in totals:
+            gain, read_var = reno10x(iso)
+            rng = np.random.default_rng(zlib.crc32(f"{path.name} {iso:g}".encode()))
+            captured = rng.poisson(clean.cpu().numpy() / gain) + rng.normal(0, read_var**0.5 / gain, clean.shape)
+            y = torch.tensor(captured, dtype=torch.float32, device=device) + read_var / gain**2
+            d = SCALE * network(network_input(y, torch.ones(1, 1, 1, 1, device=device)))
+            estimate = gain * (electrons(d) - read_var / gain**2)
+            totals[iso] += psnr(clean / _VALIDATION_SPAN, estimate / _VALIDATION_SPAN) / len(files)
+    return {f"psnr_{iso:g}": total for iso, total in totals.items()}
