@@ -59,6 +59,13 @@ class EmvaConvention(StrEnum):
     emva1288 = "emva1288"
 
 
+class FrameKind(StrEnum):
+    """Which frames 'realism' compares."""
+
+    dark = "dark"
+    flat = "flat"
+
+
 class OutputFormat(StrEnum):
     """What 'denoise' writes."""
 
@@ -740,6 +747,54 @@ def synthesize(
         return {"output": str(target), "noise": description}
 
     finish(run_batch(inputs, one), as_json=as_json, verb="made")
+
+
+@app.command()
+def realism(
+    real: Annotated[Path, typer.Argument(help="Real frames: a folder, a manifest.csv or an EMVA 1288 descriptor.")],
+    synthetic: Annotated[Path, typer.Argument(help="Synthetic frames of the same camera and setting.")],
+    report: Annotated[Path | None, typer.Option("--report", help="Also write a report page (HTML).")] = None,
+    kind: Annotated[FrameKind, typer.Option("--kind", help="Which frames of a manifest or descriptor.")] = (
+        FrameKind.dark
+    ),
+    iso: Annotated[float | None, typer.Option("--iso", help="Which ISO of a manifest or descriptor.")] = None,
+    cfa: Cfa = None,
+    splits: Annotated[int, typer.Option("--splits", min=1, help="Halvings of the real frames.")] = 6,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the halvings and the classifier.")] = 0,
+    classifier: Annotated[bool, typer.Option(help="Train the classifier too; it takes most of the time.")] = True,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare synthetic frames with real ones, every measure beside what real frames differ by among themselves.
+
+    Example: `rawkit realism darks/ synthetic_darks/ --report realism.html`
+    """
+    from rawkit.noise.realism import compare_frames, read_stack
+
+    check_iso(iso)
+    for path in (real, synthetic):
+        check_inputs([path])
+    stacks = [read_stack(path, kind=kind.value, iso=iso, cfa=cfa) for path in (real, synthetic)]
+    result = compare_frames(*stacks, splits=splits, seed=seed, classifier=classifier)
+    left_out = [(str(path), why) for stack in stacks for path, why in stack.left_out]
+    if report is not None:
+        from rawkit.report.realism import save_realism_page
+
+        notes = tuple(f"Left out: {Path(name).name}: {why}" for name, why in left_out)
+        save_realism_page(result, report, real=str(real), synthetic=str(synthetic), notes=notes, overwrite=overwrite)
+    if as_json:
+        print_json({**result.to_dict(), "left_out": left_out, "report": None if report is None else str(report)})
+        return
+    for name, why in left_out:
+        err.print(f"rawkit: left out: {name}: {why}", markup=False, highlight=False)
+    table = Table("", "real-real", "limit", "synthetic", "verdict", box=None, pad_edge=False)
+    for finding in result.findings:
+        numbers = (f"{number:.3g}" for number in (finding.floor, finding.limit, finding.value))
+        table.add_row(finding.measure.title, *numbers, finding.verdict)
+    out.print(table)
+    out.print(result.verdict, markup=False, highlight=False)
+    if report is not None:
+        out.print(f"{report} written", markup=False, highlight=False)
 
 
 @app.command()
