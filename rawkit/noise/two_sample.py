@@ -25,7 +25,8 @@ _FOLDS = 4
 _MOST_PATCHES = 6000  # of one stack
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _BINS = 8
-_HIDDEN, _EPOCHS, _BATCH, _RATE, _DECAY = 24, 16, 128, 4e-3, 1e-4
+_HIDDEN, _BATCH, _RATE, _DECAY = 24, 128, 4e-3, 1e-4
+_EPOCHS, _STEPS = 16, 300  # at least
 _FARTHEST = 6.0  # standard deviations at which features are cut, so that one hot pixel does not rule the fit
 
 
@@ -117,8 +118,9 @@ def _fit_and_score(x: NDArray, label: NDArray, test: NDArray, rng: np.random.Gen
     moments = [(np.zeros_like(w), np.zeros_like(w)) for w in weights]
     share = np.where(label > 0, 0.5 / max(label.mean(), 1e-9), 0.5 / max(1 - label.mean(), 1e-9))
     batches = max(1, len(x) // _BATCH)
+    epochs = max(_EPOCHS, -(-_STEPS // batches))
     step = 0
-    for _ in range(_EPOCHS):
+    for _ in range(epochs):
         for batch in np.array_split(rng.permutation(len(x)), batches):
             step += 1
             hidden = np.tanh(x[batch] @ weights[0] + weights[1])
@@ -126,7 +128,7 @@ def _fit_and_score(x: NDArray, label: NDArray, test: NDArray, rng: np.random.Gen
             error = share[batch] * (1.0 / (1.0 + np.exp(-odds)) - label[batch]) / len(batch)
             back = error[:, None] * weights[2] * (1.0 - hidden**2)
             slopes = [x[batch].T @ back, back.sum(axis=0), hidden.T @ error, error.sum()]
-            rate = _RATE * (1.0 - (step - 1) / (_EPOCHS * batches))
+            rate = _RATE * (1.0 - (step - 1) / (epochs * batches))
             for k, slope in enumerate(slopes):
                 m, v = moments[k]
                 m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
