@@ -6,7 +6,7 @@ the profile with its standard error, every file with its hash.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,9 +17,11 @@ import numpy as np
 from rawkit.errors import CalibrationError
 from rawkit.raw.image import RawImage
 from rawkit.resources import sha256
+from rawkit.sensor.code_widths import CodeWidths
 from rawkit.sensor.dark import QUANTIZATION_LIMIT, DarkNoise, fit_darks
-from rawkit.sensor.defects import find_defects
-from rawkit.sensor.frames import Frame, FrameSet, PairStatistics, pairs, stream
+from rawkit.sensor.dark_fit import RegionSampler
+from rawkit.sensor.dark_shading import DarkShading
+from rawkit.sensor.frames import Frame, FrameSet, PairStatistics, mean_level, pairs, stream
 from rawkit.sensor.gain import DEFAULT_BASE_ISO
 from rawkit.sensor.iso_details import IsoDetails
 from rawkit.sensor.misfits import light_leaks, mislabelled_darks, mislabelled_flats
@@ -27,13 +29,15 @@ from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.photon_transfer import FIT_UP_TO, PhotonTransfer, fit_photon_transfer
 from rawkit.sensor.pixel_moments import PixelAccumulator, PixelMoments
 from rawkit.sensor.profile import CameraProfile, NoiseModel
+from rawkit.sensor.spatial import SpatialFindings, converter, measure_spatial, shading_over_iso
 from rawkit.sensor.temperature import mean_temperature, of_one_temperature, temperature_remarks
-from rawkit.sensor.uniformity import Nonuniformity, combine, dsnu, prnu
+from rawkit.sensor.uniformity import Nonuniformity
 
 _POOR_FIT = 3.0  # chi2 per degree of freedom
 _WIDE_GAIN, _WIDE_READ = 0.02, 0.1  # relative standard errors of K and read variance that deserve more frames
+_LINEARITY_RANGE = (0.05, 0.95)  # of saturation
+_LINEARITY_EXPOSURES = 5
 _BLACK_SHIFT = 2.0  # DN between the darks' mean and the file's black level
-_PICTURE = 240  # pixels on the long side of a reduced mean frame
 _GROWS = "dark noise grows with exposure time; read variance is the value at time zero"
 _LEAK = "its level and noise, or its partner's, lie far above the other darks': light leaked in"
 _OTHER_TEMPERATURE = "a dark at {:.1f} C, which the other frames are not; it only served its own dark current"
@@ -58,8 +62,14 @@ class Calibration:
         What deserves a second look, in words.
     verdicts : dict of ISO to str
         ``good``, ``doubtful: because ...`` or ``retake: because ...``, for every ISO that there were frames of.
-    pictures : dict of (ISO, "dark" or "flat") to (h, w) float
-        Mean frames, reduced in size for a report.
+    linearity : dict of ISO to Linearity
+        Where there were five exposures.
+    spatial : dict of ISO to SpatialFindings
+        Unless switched off.
+    shading : DarkShading or None
+        Of block means, over all native ISOs.
+    code_widths : CodeWidths or None
+        Of the converter, from all ISOs.
     """
 
     profile: CameraProfile
@@ -68,7 +78,36 @@ class Calibration:
     left_out: list[tuple[Path, str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     verdicts: dict[float, str] = field(default_factory=dict)
-    pictures: dict[tuple[float, str], np.ndarray] = field(default_factory=dict)
+    linearity: dict[float, Linearity] = field(default_factory=dict)
+    spatial: dict[float, SpatialFindings] = field(default_factory=dict)
+    shading: DarkShading | None = None
+    code_widths: CodeWidths | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Linearity:
+    """Mean signal over light, and the straight line through it (EMVA 1288 R4.0 Linear, section 6.7).
+
+    Parameters
+    ----------
+    light : (L,) photons per pixel where the frames state them, else [s]
+    mean : (L,) [DN above dark]
+    slope, offset : float
+        Line fitted with weights 1 / mean over 5 to 95 % of saturation.
+    fitted : (L,) bool
+    error : float
+        Largest relative departure from the line.
+    photons : bool
+        ``light`` counts photons.
+    """
+
+    light: np.ndarray
+    mean: np.ndarray
+    slope: float
+    offset: float
+    fitted: np.ndarray
+    error: float
+    photons: bool
 
 
 def calibrate(
@@ -91,7 +130,7 @@ def calibrate(
     base_iso : float
         Recorded in the profile.
     spatial : bool
-        Also measure what is fixed to the pixels: DSNU, PRNU, defects, code widths.
+        Also measure what belongs to places on the sensor (``spatial``), and model the darks.
     workers : int, optional
         Decoding threads; default one per core.
     progress : callable (done, total), optional
@@ -107,11 +146,11 @@ def calibrate(
         No ISO could be calibrated; the message names the reason of the first.
     """
     results: dict[float, _OneIso] = {}
-    left_out, failures = list(frames.left_out), {}
+    left_out, hashes, failures = list(frames.left_out), {}, {}
     counter = _Counter(len(frames.frames), progress)
     for iso in frames.isos:
         try:
-            results[iso] = _calibrate_iso(frames, iso, left_out, counter, spatial=spatial, workers=workers)
+            results[iso] = _calibrate_iso(frames, iso, left_out, hashes, counter, spatial=spatial, workers=workers)
         except CalibrationError as error:
             failures[iso] = str(error)
             named = {path for path, _ in left_out}
@@ -129,10 +168,14 @@ def calibrate(
             "; ".join(f"ISO {iso:g}: {why}" for iso, why in list(failures.items())[:2]) or "no ISO has flats and darks."
         )
     mean_dark = np.mean([r.dark.mean for r in results.values()], axis=0)
+    noise = NoiseModel.from_table(table)
+    found = {iso: results[iso].spatial for iso, _ in table}
+    places = {iso: one for iso, one in found.items() if one is not None}
+    shading = shading_over_iso(places, noise)
     profile = CameraProfile(
         make=make if make is not None else frames.make,
         model=model or frames.model or "unknown",
-        noise=NoiseModel.from_table(table),
+        noise=noise,
         phases=first.phases,
         cfa=str(first.cfa),
         bit_depth=int(np.ceil(np.log2(first.white_level + 1))),
@@ -140,9 +183,10 @@ def calibrate(
         white_level=first.white_level,
         base_iso=base_iso,
         serial=first.metadata.serial,
-        provenance=_provenance(frames, left_out),
+        provenance=_provenance(frames, left_out, hashes),
         details={iso: _details(results[iso], first) for iso, _ in table},
-        maps={f"{name}_iso{iso:g}": array for iso, _ in table for name, array in results[iso].maps.items()},
+        maps={name: array for iso, one in places.items() for name, array in one.maps(iso).items()}
+        | _shading_maps(shading),
     )
     concerns = {
         iso: _remarks(r.dark, r.curve, min(first.black_level)) for iso, r in results.items() if iso not in failures
@@ -156,8 +200,21 @@ def calibrate(
         left_out,
         [f"ISO {iso:g}: {text}" for iso, text in sorted(verdicts.items()) if text != "good"],
         dict(sorted(verdicts.items())),
-        {(iso, kind): small for iso, r in results.items() for kind, small in r.pictures.items()},
+        {iso: r.linearity for iso, r in results.items() if r.linearity is not None},
+        places,
+        shading,
+        converter(list(places.values())),
     )
+
+
+def _shading_maps(shading: DarkShading | None) -> dict[str, np.ndarray]:
+    """Slope [DN per ISO] and offset [DN] of every gain segment, as block means, and the segment's ISOs."""
+    maps = {}
+    for number, segment in enumerate(() if shading is None else shading.segments):
+        maps[f"shading_slope_segment{number}"] = segment.slope.astype(np.float32)
+        maps[f"shading_offset_segment{number}"] = segment.offset.astype(np.float32)
+        maps[f"shading_isos_segment{number}"] = np.array(segment.isos)
+    return maps
 
 
 class _Counter:
@@ -172,33 +229,64 @@ class _Counter:
             self.progress(self.done, self.total)
 
 
+class _Group:
+    """Frames of one setting: the first two as they are, for most groups of flats have no more; sums from there on."""
+
+    def __init__(self, period: tuple[int, int], *, rows: bool) -> None:
+        self.period = period
+        self.levels: list[float] = []
+        self.first: list[np.ndarray] = []
+        self.sums: PixelAccumulator | None = None
+        self.sample = RegionSampler(period=period, rows=rows)
+
+    def add(self, *images: RawImage) -> None:
+        for image in images:
+            self.sample.add(image.mosaic)
+        self.levels += [mean_level(image) for image in images]
+        self.first += [image.mosaic for image in images]
+        if len(self.levels) > 2:
+            self.sums = self.sums or PixelAccumulator(period=self.period)
+            self.sums.add(*self.first)
+            self.first = []
+
+    def moments(self) -> PixelMoments:
+        sums = self.sums or PixelAccumulator(period=self.period)
+        if self.first:
+            sums.add(*self.first)
+        return sums.finish()
+
+
 class _Stacks:
-    """Per-pixel moments of the groups of equal frames that pass by; the largest group is kept, then the brightest
-    below half of saturation.  Two accumulators are in memory at most."""
+    """Groups of equal frames that pass by; the largest is kept, then the one nearest to a level.  Two groups are in
+    memory at most."""
 
-    def __init__(self, period: tuple[int, int], half: float) -> None:
-        self.period, self.half = period, half
+    def __init__(self, period: tuple[int, int], level: float, *, rows: bool) -> None:
+        self.period, self.level, self.rows = period, level, rows
         self.key: tuple[float | None, float | None] | None = None
-        self.current: PixelAccumulator | None = None
-        self.best: PixelMoments | None = None
+        self.current: _Group | None = None
+        self.best: _Group | None = None
 
-    def visit(self, frame: Frame, image: RawImage) -> None:
+    def visit(self, frame: Frame, *images: RawImage) -> None:
+        """Take in frames of the setting of ``frame``."""
         key = (frame.exposure_time, frame.photons)
         if self.current is None or key != self.key:
-            self.finish()
-            self.key, self.current = key, PixelAccumulator(period=self.period)
-        self.current.add(image.mosaic)
+            self._close()
+            self.key, self.current = key, _Group(self.period, rows=self.rows)
+        self.current.add(*images)
 
-    def finish(self) -> PixelMoments | None:
-        if self.current is not None and self.current.count >= 2:
-            moments = self.current.finish()
-            if self.best is None or self._rank(moments) > self._rank(self.best):
-                self.best = moments
+    def finish(self) -> tuple[PixelMoments | None, RegionSampler | None]:
+        """Moments and sample of the best group; the frames are let go."""
+        self._close()
+        best, self.best = self.best, None
+        return (None, None) if best is None or len(best.levels) < 2 else (best.moments(), best.sample)
+
+    def _close(self) -> None:
+        if self.current is not None and (self.best is None or self._rank(self.current) > self._rank(self.best)):
+            self.best = self.current
         self.current = None
-        return self.best
 
-    def _rank(self, moments: PixelMoments) -> tuple[int, float]:
-        return moments.count, -abs(float(moments.mean.mean()) - self.half)
+    def _rank(self, group: _Group) -> tuple[int, float]:
+        return len(group.levels), -abs(float(np.mean(group.levels)) - self.level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,11 +297,8 @@ class _OneIso:
     curve: PhotonTransfer
     dark_frames: int
     flat_frames: int
-    linearity: float | None
-    dsnu: list[Nonuniformity] = field(default_factory=list)
-    prnu: list[Nonuniformity] = field(default_factory=list)
-    maps: dict[str, np.ndarray] = field(default_factory=dict)
-    pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    linearity: Linearity | None
+    spatial: SpatialFindings | None = None
     dark_temperature: float | None = None
     remarks: tuple[str, ...] = ()
 
@@ -222,6 +307,7 @@ def _calibrate_iso(
     frames: FrameSet,
     iso: float,
     left_out: list[tuple[Path, str]],
+    hashes: dict[Path, str],
     counter: _Counter,
     *,
     spatial: bool,
@@ -230,22 +316,26 @@ def _calibrate_iso(
     first = frames.first
     black = float(np.mean(first.black_level))
     white = first.white_level - black
-    stacks = [_Stacks(first.cfa.shape, level) if spatial else None for level in (black, black + white / 2.0)]
+    stacks = [
+        _Stacks(first.cfa.shape, level, rows=rows) if spatial else None
+        for level, rows in ((black, True), (black + white / 2.0, False))
+    ]
 
     def statistics(of: Iterable[Frame], stack: _Stacks | None, exclude: np.ndarray | None = None) -> list[_Named]:
         found, seen = [], []
 
-        def visit(frame: Frame, image: RawImage) -> None:
-            seen.append(frame)
+        def visit(frame: Frame, image: RawImage, other: Frame, another: RawImage) -> None:
+            seen.append((frame, other))
+            hashes.update({one.path: one.sha256 for one in (frame, other) if one.sha256 is not None})
             if stack is not None:
-                stack.visit(frame, image)
+                stack.visit(frame, image, another)
 
         for frame, result in pairs(of, exclude=exclude, workers=workers, visit=visit):
             counter.add(1 if isinstance(result, str) else 2)
             if isinstance(result, str):
                 left_out.append((frame.path, result))
             else:
-                found.append(_Named((seen[-2], seen[-1]), result))
+                found.append(_Named(seen[-1], result))
         return found
 
     def without(named: list[_Named], reasons: list[str | None]) -> list[_Named]:
@@ -253,11 +343,11 @@ def _calibrate_iso(
         left_out.extend((frame.path, why) for one, why in judged if why is not None for frame in one.frames)
         return [one for one, why in judged if why is None]
 
-    def stacked(every: list[_Named], kept: list[_Named], stack: _Stacks | None) -> PixelMoments | None:
-        """Moments of the kept frames: those that passed by, read again where some turned out wrong."""
+    def stacked(every: list[_Named], kept: list[_Named], stack: _Stacks | None) -> _Stacked:
+        """Moments and sample of the kept frames: those that passed by, read again where some turned out wrong."""
         if stack is None or len(kept) == len(every):
-            return None if stack is None else stack.finish()
-        again = _Stacks(stack.period, stack.half)
+            return (None, None) if stack is None else stack.finish()
+        again = _Stacks(stack.period, stack.level, rows=stack.rows)
         for frame, image in stream([frame for one in kept for frame in one.frames], workers=workers):
             if not isinstance(image, str):
                 again.visit(frame, image)
@@ -289,8 +379,25 @@ def _calibrate_iso(
         dark_temperature=mean_temperature(own),
         remarks=temperature_remarks(own, warmer, curve.system_gain),
     )
-    moments = stacked(darks, kept, stacks[0]), stacked(flats, right, stacks[1])
-    return one if moments[0] is None else _with_spatial(one, first, moments[0], moments[1])
+    (dark_moments, dark_sample), (flat_moments, flat_sample) = (
+        stacked(darks, kept, stacks[0]),
+        stacked(flats, right, stacks[1]),
+    )
+    if dark_moments is None or dark_sample is None:
+        return one
+    places = measure_spatial(
+        first,
+        dark_moments,
+        flat_moments,
+        noise=dark,
+        system_gain=curve.system_gain,
+        dark_sample=dark_sample,
+        flat_sample=flat_sample,
+    )
+    return replace(one, spatial=places)
+
+
+_Stacked = tuple[PixelMoments | None, RegionSampler | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,61 +414,62 @@ def _mislabelled(ratio: float | None, quantity: str) -> str | None:
     return f"its {quantity} is {ratio:.2f} times that of the other frames of its ISO: mislabelled ISO"
 
 
-def _linearity(flats: list[_Named], dark: DarkNoise, saturation: float) -> float | None:
-    """Largest relative departure of the mean from a straight line in exposure, 5 to 95 % of saturation.
-
-    EMVA 1288 R4.0 Linear, section 6.8: line fitted with weights 1 / mean.  None without five exposures.
-    """
-    points = []
+def _linearity(flats: list[_Named], dark: DarkNoise, saturation: float) -> Linearity | None:
+    """Line through the means of the flats over their light; None without five exposures inside its range."""
+    points, photons = [], True
     for flat in flats:
-        pair, photons = flat.pair, flat.frames[0].photons
-        light = photons if photons is not None else pair.exposure_time
-        mean = float((pair.mean - dark.mean).mean())
-        if light and 0.05 * saturation < mean < 0.95 * saturation:
-            points.append((light, mean))
-    if len({light for light, _ in points}) < 5:
+        counted = flat.frames[0].photons
+        light = counted if counted is not None else flat.pair.exposure_time
+        photons &= counted is not None
+        if light:
+            points.append((light, float((flat.pair.mean - dark.mean).mean())))
+    if not points:
         return None
-    light, mean = np.array(points).T
-    slope, offset = np.polyfit(light, mean, 1, w=1.0 / mean)
-    return float(np.max(np.abs(mean / (slope * light + offset) - 1.0)))
+    light, mean = np.array(sorted(points)).T
+    fitted = (mean > _LINEARITY_RANGE[0] * saturation) & (mean < _LINEARITY_RANGE[1] * saturation)
+    if len(np.unique(light[fitted])) < _LINEARITY_EXPOSURES:
+        return None
+    slope, offset = np.polyfit(light[fitted], mean[fitted], 1, w=1.0 / mean[fitted])
+    error = float(np.max(np.abs(mean[fitted] / (slope * light[fitted] + offset) - 1.0)))
+    return Linearity(light, mean, float(slope), float(offset), fitted, error, photons)
 
 
-def _with_spatial(one: _OneIso, first: RawImage, dark: PixelMoments, flat: PixelMoments | None) -> _OneIso:
-    groups = dark.phases(first.cfa)
-    found = [combine([dsnu(site) for site in sites]) for sites in groups]
-    response: list[Nonuniformity] = []
-    if flat is not None and float(flat.mean.mean()) > float(dark.mean.mean()):
-        sites = zip(flat.phases(first.cfa), groups, strict=True)
-        response = [combine([prnu(f, d) for f, d in zip(fs, ds, strict=True)]) for fs, ds in sites]
-    defects = find_defects(dark, cfa=first.cfa, flat=flat, system_gain=tuple(one.curve.system_gain))
-    pictures = {"dark": _reduced(dark.mean, first)} | ({} if flat is None else {"flat": _reduced(flat.mean, first)})
-    return replace(one, dsnu=found, prnu=response, maps={"defects": defects}, pictures=pictures)
+def _deviation(var: float, var_se: float) -> tuple[float, float]:
+    """Standard deviation and its error; 0 where the variance came out negative."""
+    root = float(np.sqrt(max(var, 0.0)))
+    return root, float(var_se / (2.0 * root)) if root > 0 else float(np.sqrt(var_se))
 
 
-def _reduced(mean: np.ndarray, first: RawImage) -> np.ndarray:
-    """Block means of a mean frame, whole CFA periods a block, at most 240 blocks a side."""
-    rows, cols = first.cfa.shape
-    step = max(1, -(-max(mean.shape) // (_PICTURE * max(rows, cols))))
-    tall, wide = rows * step, cols * step
-    height, width = mean.shape[0] // tall * tall, mean.shape[1] // wide * wide
-    return mean[:height, :width].reshape(height // tall, tall, width // wide, wide).mean(axis=(1, 3))
+def _uniformity(name: str, phases: Sequence[Nonuniformity]) -> dict[str, tuple[float, ...]]:
+    """Fields of ``IsoDetails`` for DSNU or PRNU: the whole, and its row, column and pixel parts."""
+    values = {}
+    for part, suffix in (("total", ""), ("row", "_row"), ("column", "_column"), ("pixel", "_pixel")):
+        found = [_deviation(getattr(p.variance, part), getattr(p.variance, part + "_se")) for p in phases]
+        if found:
+            values[name + suffix], values[f"{name}{suffix}_se"] = map(tuple, zip(*found, strict=True))
+    return values
+
+
+def _converter(one: _OneIso) -> dict[str, float]:
+    """DNL from code to code, from the darks' and flats' tables that are wide enough to show it."""
+    shown = [] if one.spatial is None else [table for table in one.spatial.code_tables if table.telling]
+    if not shown:
+        return {}
+    widest = max(shown, key=lambda table: len(table.code))
+    dnl, dnl_se = _deviation(*widest.code_to_code)
+    return {"dnl": dnl, "dnl_se": dnl_se}
 
 
 def _details(one: _OneIso, first: RawImage) -> IsoDetails:
     dark, curve = one.dark, one.curve
-
-    def deviation(var: float, var_se: float) -> tuple[float, float]:
-        """Standard deviation and its error; 0 where the variance came out negative."""
-        root = float(np.sqrt(max(var, 0.0)))
-        return root, float(var_se / (2.0 * root)) if root > 0 else float(np.sqrt(var_se))
 
     def listed(values: Iterable[float] | None) -> tuple[float, ...] | None:
         """As a tuple; None where nothing was measured or a variance came out negative."""
         numbers = () if values is None else tuple(float(v) for v in values)
         return numbers if numbers and np.all(np.isfinite(numbers)) else None
 
-    row, row_se = deviation(dark.row_var, dark.row_var_se)
-    column, column_se = deviation(dark.column_var, dark.column_var_se)
+    row, row_se = _deviation(dark.row_var, dark.row_var_se)
+    column, column_se = _deviation(dark.column_var, dark.column_var_se)
     full_well = curve.saturation / curve.system_gain
     return IsoDetails(
         row_noise=row,
@@ -375,14 +483,13 @@ def _details(one: _OneIso, first: RawImage) -> IsoDetails:
         dark_current_se=None if dark.drift_se is None else listed(dark.drift_se / curve.system_gain),
         black_offset=listed(dark.mean),
         black_offset_se=listed(np.broadcast_to(dark.mean_se, dark.mean.shape)),
-        dsnu=listed(part.total for part in one.dsnu),
-        dsnu_se=listed(part.total_se for part in one.dsnu),
-        prnu=listed(part.total for part in one.prnu),
-        prnu_se=listed(part.total_se for part in one.prnu),
+        **_uniformity("dsnu", () if one.spatial is None else one.spatial.dsnu),
+        **_uniformity("prnu", () if one.spatial is None else one.spatial.prnu),
+        **_converter(one),
         full_well=listed(full_well),
         full_well_se=listed(full_well * curve.system_gain_se / curve.system_gain),
         saturation=listed(curve.saturation + float(dark.mean.mean()) + np.array(first.black_level)),
-        linearity_error=one.linearity,
+        linearity_error=None if one.linearity is None else one.linearity.error,
         chi2_per_dof=listed(curve.chi2_per_dof),
         flat_frames=one.flat_frames,
         dark_frames=one.dark_frames,
@@ -415,7 +522,7 @@ def _remarks(dark: DarkNoise, curve: PhotonTransfer, stated_black: float) -> lis
     return remarks
 
 
-def _provenance(frames: FrameSet, left_out: list[tuple[Path, str]]) -> dict:
+def _provenance(frames: FrameSet, left_out: list[tuple[Path, str]], hashes: dict[Path, str]) -> dict:
     try:
         ours = version("rawkit-camera")
     except PackageNotFoundError:
@@ -428,7 +535,7 @@ def _provenance(frames: FrameSet, left_out: list[tuple[Path, str]]) -> dict:
         "files": [
             {
                 "name": f.path.name,
-                "sha256": sha256(f.path),
+                "sha256": hashes.get(f.path) or sha256(f.path),
                 "kind": f.kind,
                 "iso": f.iso,
                 "exposure_time": f.exposure_time,

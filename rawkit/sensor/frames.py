@@ -40,6 +40,7 @@ from rawkit.raw.image import CFA, LinearImage, Metadata, RawImage
 from rawkit.raw.metadata import exif_metadata
 from rawkit.raw.mosaic import NPY_MAGIC, PNG_MAGIC, sidecar_path
 from rawkit.raw.read import read_raw
+from rawkit.resources import sha256
 from rawkit.sensor.gain import DEFAULT_BASE_ISO
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Frame:
     white_level: float | None = None
     cfa: str | None = None
     photons: float | None = None
+    sha256: str | None = None
 
     def read(self) -> RawImage:
         """Decode the frame; what the manifest says wins over the file.
@@ -439,29 +441,31 @@ class FrameSet:
 def stream(frames: Iterable[Frame], *, workers: int | None = None) -> Iterator[tuple[Frame, RawImage | str]]:
     """Decoded frames in order, decoded ahead in threads; a frame that cannot be read yields its reason.
 
-    At most ``workers`` + 1 frames are in memory besides those the caller keeps.
+    The frames come back with their ``sha256``, taken while the file's bytes are at hand.  At most ``workers`` + 1
+    frames are in memory besides those the caller keeps.
     """
     count = workers if workers is not None else os.cpu_count() or 1
 
-    def read(frame: Frame) -> RawImage | str:
+    def read(frame: Frame) -> tuple[Frame, RawImage | str]:
         try:
-            return frame.read()
+            return replace(frame, sha256=sha256(frame.path)), frame.read()
         except RawkitError as error:
-            return _reason(frame.path, error)
+            return frame, _reason(frame.path, error)
+        except OSError as error:
+            return frame, f"cannot be opened ({error.strerror})."
 
     with ThreadPoolExecutor(max(count, 1)) as pool:
-        waiting: deque[tuple[Frame, Future[RawImage | str]]] = deque()
+        waiting: deque[Future[tuple[Frame, RawImage | str]]] = deque()
         todo = iter(frames)
         for frame in todo:
-            waiting.append((frame, pool.submit(read, frame)))
+            waiting.append(pool.submit(read, frame))
             if len(waiting) > count:
                 break
         while waiting:
-            frame, future = waiting.popleft()
-            yield frame, future.result()
+            yield waiting.popleft().result()
             following = next(todo, None)
             if following is not None:
-                waiting.append((following, pool.submit(read, following)))
+                waiting.append(pool.submit(read, following))
 
 
 def pairs(
@@ -469,7 +473,7 @@ def pairs(
     *,
     exclude: np.ndarray | None = None,
     workers: int | None = None,
-    visit: Callable[[Frame, RawImage], None] | None = None,
+    visit: Callable[[Frame, RawImage, Frame, RawImage], None] | None = None,
 ) -> Iterator[tuple[Frame, PairStatistics | str]]:
     """Statistics of frames of equal exposure, level and temperature, two by two.
 
@@ -481,7 +485,7 @@ def pairs(
     ----------
     exclude : (N,) int, optional
         Positions in the raveled mosaic that enter no moments.
-    visit : callable (frame, image), optional
+    visit : callable (frame, image, frame, image), optional
         Called with both frames of every pair, for statistics of stacks.
     """
     waiting: list[_Waiting] = []
@@ -494,7 +498,7 @@ def pairs(
         if (frame.exposure_time, frame.photons) != setting:
             yield from _without_partner(waiting, levels)
             setting, waiting, levels = (frame.exposure_time, frame.photons), [], []
-        new = _Waiting(frame, image, _level(image))
+        new = _Waiting(frame, image, mean_level(image))
         levels.append(new.level)
         reasons = [_why_no_pair(old, new) for old in waiting]
         if None not in reasons:
@@ -504,8 +508,7 @@ def pairs(
             continue
         partner = waiting.pop(reasons.index(None))
         if visit is not None:
-            visit(partner.frame, partner.image)
-            visit(frame, image)
+            visit(partner.frame, partner.image, frame, image)
         statistics = pair_statistics(partner.image, image, dark=frame.kind != "flat", exclude=exclude)
         yield partner.frame, replace(statistics, exposure_time=frame.exposure_time or statistics.exposure_time)
     yield from _without_partner(waiting, levels)
@@ -525,7 +528,7 @@ class _Waiting:
         return _SAME_DARK * (self.image.white_level - float(np.mean(self.image.black_level)))
 
 
-def _level(image: RawImage) -> float:
+def mean_level(image: RawImage) -> float:
     """Mean of evenly spaced rows [DN, black included]; their distance is odd, so all rows of a CFA period are met."""
     return float(image.mosaic[:: image.mosaic.size // _SUBSAMPLE | 1].mean(dtype=np.float64))
 
