@@ -73,9 +73,14 @@ class CodeWidths:
         return float(np.sqrt(2.0 * correlated * (weights**2 * variance**2).sum()) / weights.sum() / 6.0)
 
     @property
+    def telling(self) -> bool:
+        """Are there codes enough to tell uneven ones from what a smooth law misses?"""
+        return len(self.code) >= _MIN_CODES
+
+    @property
     def uneven(self) -> bool:
         """Do the widths differ from code to code, beyond counting noise and beyond what the smooth law misses?"""
-        if len(self.code) < _MIN_CODES:
+        if not self.telling:
             return False
         weights = (self.width_se**2 + _TYPICAL_DNL**2) ** -2.0
         total = float((weights * ((self.width - 1.0) ** 2 - self.width_se**2)).sum() / weights.sum())

@@ -49,8 +49,8 @@ _RESTLESS_FRAMES = 6  # fewer cannot tell a rare event from a restless pixel
 _ROUNDING_VAR, _ROUNDING_FOURTH = 1.0 / 12.0, -1.0 / 120.0  # cumulants of a uniform law of 1 DN
 
 
-class DarkSampler:
-    """Bounded sample of a stack of equal darks: ``add`` every frame.
+class RegionSampler:
+    """Bounded sample of a stack of equal frames: ``add`` every frame.
 
     Memory: H floats a frame (up to 256 frames) and 8 MB for the region, whatever the number of frames.
 
@@ -58,23 +58,29 @@ class DarkSampler:
     ----------
     period : (int, int)
         Rows and columns of the CFA period; the region starts on one.
+    rows : bool
+        Keep the means of the rows.
     """
 
-    def __init__(self, *, period: tuple[int, int] = (1, 1)) -> None:
-        self.period = period
-        self.count = 0
+    def __init__(self, *, period: tuple[int, int] = (1, 1), rows: bool = True) -> None:
+        self.period, self.rows = period, rows
         self.row_means: list[FloatArray] = []
         self.regions: list[NDArray] = []
         self.origin = (0, 0)
 
     def add(self, frame: NDArray) -> None:
         """Take in one (H, W) frame [DN]."""
-        self.count += 1
-        if len(self.row_means) < MOST_ROW_SERIES:
-            self.row_means.append(frame.mean(axis=1, dtype=np.float64))
-        place, self.origin = central_region(frame.shape, self.period)
-        if len(self.regions) < 2 or sum(r.size for r in self.regions) < SAMPLE_PIXELS:
+        if self.rows and len(self.row_means) < MOST_ROW_SERIES:
+            self.row_means.append(_row_means(frame))
+        if len(self.regions) < 2 or sum(region.size for region in self.regions) < SAMPLE_PIXELS:
+            place, self.origin = central_region(frame.shape, self.period)
             self.regions.append(frame[place].copy())
+
+
+def _row_means(frame: NDArray) -> FloatArray:
+    if frame.dtype.kind == "u" and frame.itemsize <= 2 and frame.shape[1] <= 1 << 16:
+        return frame.sum(axis=1, dtype=np.uint32) / frame.shape[1]  # exact, in half the time of a sum of floats
+    return frame.mean(axis=1, dtype=np.float64)
 
 
 def central_region(
@@ -117,7 +123,7 @@ class PixelResidual:
     rounded: bool
 
 
-def pixel_residual(sample: DarkSampler, defects: NDArray, *, width: int, columns: bool) -> PixelResidual:
+def pixel_residual(sample: RegionSampler, defects: NDArray, *, width: int, columns: bool) -> PixelResidual:
     """What is left of the sampled region without mean, row offsets and (``columns``) column offsets."""
     regions = np.stack(sample.regions).astype(np.float32)
     count, height, across = regions.shape
@@ -142,13 +148,19 @@ def pixel_residual(sample: DarkSampler, defects: NDArray, *, width: int, columns
 
 
 def fit_dark_model(
-    sample: DarkSampler, moments: PixelMoments, dark: DarkNoise, *, cfa: CFA, black_level: FloatArray, defects: NDArray
+    sample: RegionSampler,
+    moments: PixelMoments,
+    dark: DarkNoise,
+    *,
+    cfa: CFA,
+    black_level: FloatArray,
+    defects: NDArray,
 ) -> DarkModel:
     """Model of the darks of one ISO.
 
     Parameters
     ----------
-    sample : DarkSampler
+    sample : RegionSampler
         Of the frames behind ``moments``.
     moments : PixelMoments
     dark : DarkNoise

@@ -25,7 +25,14 @@ UNITS = {
     "dark_temperature": "C",
     "black_offset": "DN",
     "dsnu": "DN",
+    "dsnu_row": "DN",
+    "dsnu_column": "DN",
+    "dsnu_pixel": "DN",
     "prnu": "1",
+    "prnu_row": "1",
+    "prnu_column": "1",
+    "prnu_pixel": "1",
+    "dnl": "LSB",
     "full_well": "e-",
     "saturation": "DN",
     "linearity_error": "1",
@@ -42,6 +49,7 @@ _PLAUSIBLE = {
     "dark_temperature": (-270.0, 150.0, "kelvins or Fahrenheit instead of Celsius"),
     "dsnu": (0.0, 1e5, "a variance instead of a standard deviation"),
     "prnu": (0.0, 0.5, "percent instead of a fraction"),
+    "dnl": (0.0, 2.0, "percent instead of LSB"),
     "full_well": (50.0, 5e7, "DN instead of electrons"),
     "linearity_error": (-0.5, 0.5, "percent instead of a fraction"),
     "chi2_per_dof": (0.0, float("inf"), "a logarithm"),
@@ -59,8 +67,9 @@ class IsoDetails:
     dark_current : [e-/s]
     dark_temperature : [C] mean over the darks, which the dark current holds for
     black_offset : [DN] mean of a dark frame minus the file's black level
-    dsnu : [DN] standard deviation of dark pixels' fixed offsets
-    prnu : [1] relative standard deviation of pixels' responses
+    dsnu : [DN] standard deviation of dark pixels' fixed offsets, with its parts ``dsnu_row``, ``_column``, ``_pixel``
+    prnu : [1] relative standard deviation of pixels' responses, with its parts
+    dnl : [LSB] standard deviation of the converter's code widths, from code to code
     full_well : [e-] signal at saturation
     saturation : [DN] stored value at saturation, black included
     linearity_error : [1] largest relative departure from the straight response
@@ -85,8 +94,22 @@ class IsoDetails:
     black_offset_se: Values = None
     dsnu: Values = None
     dsnu_se: Values = None
+    dsnu_row: Values = None
+    dsnu_row_se: Values = None
+    dsnu_column: Values = None
+    dsnu_column_se: Values = None
+    dsnu_pixel: Values = None
+    dsnu_pixel_se: Values = None
     prnu: Values = None
     prnu_se: Values = None
+    prnu_row: Values = None
+    prnu_row_se: Values = None
+    prnu_column: Values = None
+    prnu_column_se: Values = None
+    prnu_pixel: Values = None
+    prnu_pixel_se: Values = None
+    dnl: Values = None
+    dnl_se: Values = None
     full_well: Values = None
     full_well_se: Values = None
     saturation: Values = None
@@ -130,7 +153,8 @@ class IsoDetails:
             if numbers.ndim and numbers.size != max(len(phases), 1):
                 raise ProfileError(f"{where} lists {numbers.size} {name}, phases {tuple(phases)}.")
             quantity = name.removesuffix("_se")
-            low, high, mistake = _PLAUSIBLE.get(quantity, (-np.inf, np.inf, ""))
+            whole = quantity.split("_")[0] if quantity.startswith(("dsnu_", "prnu_")) else quantity
+            low, high, mistake = _PLAUSIBLE.get(whole, (-np.inf, np.inf, ""))
             if name.endswith("_se"):
                 low, high, mistake = 0.0, np.inf, "a variance or a lower limit instead of a standard error"
             if not np.all((numbers >= low) & (numbers <= high)):
