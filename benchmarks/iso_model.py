@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from rawkit.resources import bundled_profiles
-from rawkit.sensor.iso_laws import find_structure
+from rawkit.sensor.iso_structure import find_structure
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.profile import CameraProfile, NoiseModel
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from rawkit.sensor.iso_laws import find_structure, fit_law, gain_law, read_law
+from rawkit.sensor.iso_laws import fit_law, gain_law, read_law
+from rawkit.sensor.iso_structure import find_structure
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.profile import NoiseModel
 

@@ -38,7 +38,9 @@ from rawkit.errors import CalibrationWarning, ProfileError
 from rawkit.resources import profile_validator, replacing, sha256
 from rawkit.sensor.gain import DEFAULT_BASE_ISO
 from rawkit.sensor.iso_details import UNITS, IsoDetails
-from rawkit.sensor.iso_laws import find_structure, gain_law, push_rule, read_law
+from rawkit.sensor.iso_laws import gain_law, read_law
+from rawkit.sensor.iso_pushed import push_rule
+from rawkit.sensor.iso_structure import find_structure
 from rawkit.sensor.params import NoiseParams
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ class NoiseModel:
 
     @classmethod
     def from_table(cls, table: Sequence[Entry]) -> NoiseModel:
-        """A table with the gain switches and pushed ISOs that ``iso_laws.find_structure`` finds in it."""
+        """A table with the gain switches and pushed ISOs that ``iso_structure.find_structure`` finds in it."""
         structure = find_structure(table)
         return cls(table, structure.boundaries, structure.pushed)
 
