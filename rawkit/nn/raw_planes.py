@@ -1,24 +1,30 @@
 """How stabilized raw planes enter and leave a network: the one place that training and inference share.
 
 y = x / K + v / K^2 [e-] is the k-sigma value, D = 2 sqrt(max(y + 3/8, 0)) the stabilized one
-(``rawkit.sensor.transforms``).  D loses what lies below -3/8 electrons; there y keeps the sign and size, and far above it
-says nothing that D does not, so it is shown in a window about zero only.
+(``rawkit.sensor.transforms``), m a local mean of D.  The network is given
 
-The network estimates the stabilized *clean* signal, so its output goes through the algebraic inverse.
+    D - m          unit noise about zero: the picture that its residual is added to
+    m / 16         the light, which at low ISO is hundreds of times the noise and would drown it in the same plane
+    y / 16         in a window about zero: D loses what lies below -3/8 electrons, there y keeps sign and size
+    s              the standard deviation of the noise in D
+
+and estimates the stabilized *clean* signal less m, so m plus its output goes through the algebraic inverse.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-#: Divisor that brings stabilized values to the size networks like; and of the k-sigma window.
-SCALE = 16.0
-#: Window in which k-sigma values are shown [e-].
-WINDOW = (-16.0, 48.0)
+#: Planes given for each plane of the picture, besides the one noise level.
+KINDS = 3
 #: Range of noise levels that networks are trained for.
 LEVELS = (0.25, 1.6)
+_SCALE = 16.0
+_WINDOW = (-16.0, 48.0)  # e-
 _ANSCOMBE = 3.0 / 8.0
+_MEAN_EDGE = 9  # packed pixels
 
 
 def stabilized(y: Tensor) -> Tensor:
@@ -31,8 +37,8 @@ def electrons(d: Tensor) -> Tensor:
     return d.clamp_min(0) ** 2 / 4 - _ANSCOMBE
 
 
-def network_input(y: Tensor, level: Tensor) -> Tensor:
-    """D / 16, the k-sigma window / 16 and the noise level, one plane each phase and one.
+def network_input(y: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    """What the network is given, and the local mean to add to its output (see module).
 
     Parameters
     ----------
@@ -41,13 +47,22 @@ def network_input(y: Tensor, level: Tensor) -> Tensor:
 
     Returns
     -------
-    (B, 2 P + 1, h, w), channels last
+    (B, 3 P + 1, h, w), channels last, and (B, P, h, w)
 
     Examples
     --------
-    >>> network_input(torch.zeros(1, 4, 2, 2), torch.ones(1, 1, 1, 1)).shape
-    torch.Size([1, 9, 2, 2])
+    >>> [tuple(t.shape) for t in network_input(torch.zeros(1, 4, 2, 2), torch.ones(1, 1, 1, 1))]
+    [(1, 13, 2, 2), (1, 4, 2, 2)]
     """
+    d = stabilized(y)
+    mean = _local_mean(d)
     plane = level.to(y.dtype).expand(y.shape[0], 1, *y.shape[-2:])
-    given = torch.cat((stabilized(y) / SCALE, y.clamp(*WINDOW) / SCALE, plane), 1)
-    return given.contiguous(memory_format=torch.channels_last)
+    given = torch.cat((d - mean, mean / _SCALE, y.clamp(*_WINDOW) / _SCALE, plane), 1)
+    return given.contiguous(memory_format=torch.channels_last), mean
+
+
+def _local_mean(d: Tensor) -> Tensor:
+    """Mean over 9 x 9 pixels of a plane, over fewer at the border."""
+    half = _MEAN_EDGE // 2
+    across = F.avg_pool2d(d, (1, _MEAN_EDGE), 1, (0, half), count_include_pad=False)
+    return F.avg_pool2d(across, (_MEAN_EDGE, 1), 1, (half, 0), count_include_pad=False)

@@ -76,7 +76,7 @@ class RestormerConfig:
     """
 
     planes: int = 4
-    inputs: int = 9
+    inputs: int = 13
     stem: int = 2
     widths: tuple[int, ...] = (32, 64, 128)
     blocks: tuple[int, ...] = (1, 2, 4)

@@ -198,11 +198,12 @@ def mosaic_planes(light: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Sample:
-    """A batch of training pairs, ``given`` as ``network_input`` makes it.
+    """A batch of training pairs, ``given`` and ``mean`` as ``network_input`` makes them.
 
     Parameters
     ----------
-    given : (B, 9, h, w)
+    given : (B, 13, h, w)
+    mean : (B, 4, h, w) to be added to the network's output
     target : (B, 4, h, w) stabilized clean planes
     level : (B, 1, 1, 1) noise level s
     electrons : (B, 1, 1, 1) assumed full scale [e-]
@@ -211,6 +212,7 @@ class Sample:
     """
 
     given: Tensor
+    mean: Tensor
     target: Tensor
     level: Tensor
     electrons: Tensor
@@ -254,9 +256,9 @@ def draw_batch(
     assumed_var = per_sample(slip[1] * read**2 + 1 / (12 * gain**2)) * ratio**2 / per_sample(level**2)
     y, y_clean = captured * ratio + assumed_var, expected * ratio + assumed_var
     s = per_sample(level)
-    given = network_input(y, s)
+    given, mean = network_input(y, s)
     electrons = per_sample(full_scale) * ratio
-    return Sample(given, stabilized(y_clean), s, electrons, assumed_var, per_sample(np.stack(balance)))
+    return Sample(given, mean, stabilized(y_clean), s, electrons, assumed_var, per_sample(np.stack(balance)))
 
 
 def _camera_color(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

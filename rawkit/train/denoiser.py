@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from rawkit.errors import WeightsError
-from rawkit.nn.raw_planes import SCALE, electrons, network_input
+from rawkit.nn.raw_planes import electrons, network_input
 from rawkit.nn.restormer import SIZES, RawRestormer, RestormerConfig
 from rawkit.nn.weights import save_network
 from rawkit.train.data import (
@@ -264,7 +264,7 @@ def train(
 
 def _loss(predicted: Tensor, sample: Sample, recipe: Recipe) -> Tensor:
     """See the module."""
-    d = SCALE * predicted
+    d = sample.mean + predicted
     error = d - sample.target
     mean = sample.target.mean(dim=(1, 2, 3), keepdim=True)
     weight = (1 - recipe.brightness) + recipe.brightness * sample.target / mean
@@ -310,7 +310,7 @@ def validate(network: RawRestormer, recipe: Recipe, device: torch.device) -> dic
             rng = np.random.default_rng(zlib.crc32(f"{path.name} {iso:g}".encode()))
             captured = rng.poisson(clean.cpu().numpy() / gain) + rng.normal(0, read_var**0.5 / gain, clean.shape)
             y = torch.tensor(captured, dtype=torch.float32, device=device) + read_var / gain**2
-            d = SCALE * network(network_input(y, torch.ones(1, 1, 1, 1, device=device)))
-            estimate = gain * (electrons(d) - read_var / gain**2)
+            given, mean = network_input(y, torch.ones(1, 1, 1, 1, device=device))
+            estimate = gain * (electrons(mean + network(given)) - read_var / gain**2)
             totals[iso] += psnr(clean / _VALIDATION_SPAN, estimate / _VALIDATION_SPAN) / len(files)
     return {f"psnr_{iso:g}": total for iso, total in totals.items()}

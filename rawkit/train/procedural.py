@@ -112,7 +112,7 @@ def _texture(rng: np.random.Generator, edge: int) -> NDArray[np.float32]:
         field = np.sin(2 * np.pi * (xx * np.cos(turn) + yy * np.sin(turn) + bend) / period)
         if rng.uniform() < 0.5:
             field = np.sign(field)
-    return np.asarray(field / (field.std() + 1e-9), np.float32)
+    return (np.asarray(field, np.float32) / np.float32(field.std() + 1e-9)).astype(np.float32)
 
 
 def _with_marks(rng: np.random.Generator, picture: NDArray[np.float32]) -> NDArray[np.float32]:
