@@ -141,7 +141,13 @@ def test_noise_belongs_to_sensor_coordinates_not_to_the_file():
 
 def test_misuse_is_explained():
     with pytest.raises(ValueError, match="mode"):
-        NoiseSynthesizer(PARAMS, mode="eld")  # pyright: ignore[reportArgumentType]
+        NoiseSynthesizer(PARAMS, mode="gan")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="Tukey-lambda"):
+        NoiseSynthesizer(PARAMS, mode="eld")
+    with pytest.raises(TypeError, match="dark model"):
+        NoiseSynthesizer(PARAMS, mode="measured")
+    with pytest.raises(ValueError, match="dark source"):
+        NoiseSynthesizer(PARAMS, mode="resample")
     with pytest.raises(TypeError, match="NoiseParams"):
         NoiseSynthesizer(3.0)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="finite"):

@@ -1,0 +1,176 @@
+"""Read noise as a ``DarkModel`` measured it.
+
+    row(i)      blocks of 96 rows, each cut from a random place of the row series of one real frame
+    column(j)   N(0, s_col^2)
+    pixel       z = Gaussian field of the measured spectrum, mapped by the measured inverse CDF: Q_phase(Phi(z))
+    fixed       the measured pattern, topped up by a frozen Gaussian field for what shrinking took away
+    hot         dark current's shot noise: the excess is drawn as electrons
+    telegraph   one of two levels per frame, +- the excess standard deviation
+    response    1 + PRNU N(0, 1), frozen; dead pixels as measured
+    converter   the measured code edges
+
+"Frozen" fields depend on the unit (which specimen of the camera) and on nothing else, so all frames share them.
+
+Beyond the table's outermost quantiles (p = 1/2050) Q runs on in proportion to z, as a Gaussian's: rarer events are
+the telegraph pixels' business.
+
+Between calibrated ISOs the nearest of the gain segment stands in: temporal noise and the pattern's deviations scale
+with the read noise, hot pixels with K.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawkit.errors import ProfileError
+from rawkit.noise.kernels import table_knots
+from rawkit.noise.read_noise import (
+    COLUMN_STREAM,
+    FIXED_STREAM,
+    RESPONSE_STREAM,
+    ROW_BLOCK_STREAM,
+    LineNoise,
+    ReadNoise,
+    gaussian_lines,
+)
+from rawkit.noise.rng import normal_field, philox
+from rawkit.noise.spectral_field import SpectralField
+from rawkit.sensor.dark_model import DarkModel
+
+if TYPE_CHECKING:
+    from rawkit.sensor.profile import CameraProfile
+
+ROW_BLOCK = 96  # rows; a multiple of every CFA's period (2 and 6)
+_ROW_PERIOD = 12
+_TAIL_KNOTS = 20  # quantiles at either end that set the slope beyond
+
+
+def has_dark_model(profile: CameraProfile, iso: float | None) -> bool:
+    """Does the profile know what darks of this ISO look like?"""
+    names = [name for name in profile.maps if name.startswith("dark_model_frames_iso")]
+    if not names or iso is None:
+        return False
+    segment = profile.noise.segment_number(iso)
+    return any(profile.noise.segment_number(float(name.rsplit("iso", 1)[1])) == segment for name in names)
+
+
+@lru_cache(maxsize=4)  # the frozen maps of a sensor are worth keeping, and large
+def measured_noise(profile: CameraProfile, iso: float, *, unit: int = 0, prnu: bool = True) -> ReadNoise:
+    """The dark part of ``measured`` at an ISO.
+
+    Parameters
+    ----------
+    profile : CameraProfile
+    iso : float
+    unit : int
+        Specimen of the camera: seed of the frozen fields.
+    prnu : bool
+        Give the pixels the profile's photo-response nonuniformity; False for clean pictures that have it already.
+
+    Raises
+    ------
+    ProfileError
+        The profile has no dark model in this gain segment.
+    """
+    model = DarkModel.from_profile(profile, iso)
+    if model is None:
+        raise ProfileError(
+            f"{profile.name} has no dark model in the gain segment of ISO {iso:g}; calibrate from dark frames, or use "
+            "mode eld or pg."
+        )
+    here, there = profile.noise.at(iso), profile.noise.at(model.iso or iso)
+    temporal = float(np.sqrt(np.mean(here.read_var) / np.mean(there.read_var)))
+    electrons = float(np.mean(here.system_gain) / np.mean(there.system_gain))
+    shape = (int(model.fixed_pattern.shape[0]), int(model.fixed_pattern.shape[1]))
+    hot, telegraph, dead = (_places(model.defects, kind) for kind in ("hot", "telegraph", "dead"))
+    fixed = _fixed(model, shape, temporal, unit)
+    if electrons != temporal:
+        fixed[tuple(hot[0].T)] += (electrons - temporal) * hot[1]
+    details = profile.details.get(model.iso or iso)
+    nonuniformity = float(np.mean(details.prnu)) if prnu and details is not None and details.prnu is not None else 0.0
+    return ReadNoise(
+        tables=_tables(model.pixel_quantiles * np.float32(temporal)),
+        rows=bootstrap_rows(model.row_series * np.float32(temporal)),
+        columns=gaussian_lines(model.column_noise * temporal, COLUMN_STREAM),
+        field=SpectralField(model.log_spectrum),
+        fixed=fixed,
+        response=_response(shape, nonuniformity, unit, *dead),
+        hot=(hot[0], hot[1] * np.float32(electrons)),
+        telegraph=(telegraph[0], telegraph[1] * np.float32(temporal)),
+        code_edges=model.code_edges,
+    )
+
+
+def bootstrap_rows(series: NDArray[np.float32]) -> LineNoise:
+    """Row offsets resampled from those of real frames.
+
+    A synthetic frame takes its rows from one real frame, so that offsets of whole frames stay what they are, in blocks
+    from places drawn for each block; a block keeps its rows' order and CFA phase.
+
+    Parameters
+    ----------
+    series : (n, H) float32 [DN]
+    """
+    frames, height = series.shape
+
+    def draw(seed: int, frame: int, first: int, count: int) -> NDArray[np.float32]:
+        source = int(philox(0, 0, ROW_BLOCK_STREAM, 1, seed, frame)[0]) * frames >> 32
+        rows = np.arange(first, first + count)
+        blocks = rows // ROW_BLOCK
+        places = max(height // _ROW_PERIOD, 1)
+        starts = {
+            int(b): _ROW_PERIOD * (int(philox(0, int(b), ROW_BLOCK_STREAM, 0, seed, frame)[0]) * places >> 32)
+            for b in np.unique(blocks)
+        }
+        return series[source, (np.array([starts[int(b)] for b in blocks]) + rows % ROW_BLOCK) % height]
+
+    return draw
+
+
+def _tables(quantiles: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(phases, n) quantiles at p = (k + 1/2)/n as tables over z."""
+    from scipy.special import ndtri
+
+    count = quantiles.shape[1]
+    knots = ndtri((np.arange(count) + 0.5) / count)
+    z = table_knots()
+    tables = []
+    for values in quantiles.astype(np.float64):
+        table = np.interp(z, knots, values)
+        for end, beyond in ((slice(0, _TAIL_KNOTS), z < knots[0]), (slice(-_TAIL_KNOTS, None), z > knots[-1])):
+            slope = np.polyfit(knots[end], values[end], 1)[0]
+            edge = 0 if end.start == 0 else -1
+            table[beyond] = values[edge] + slope * (z[beyond] - knots[edge])
+        tables.append(table)
+    return np.asarray(tables, np.float32)
+
+
+def _places(defects: NDArray, kind: str) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    chosen = defects[defects["kind"] == kind]
+    return np.stack([chosen["row"], chosen["column"]], axis=1).astype(np.intp), chosen["value"].astype(np.float32)
+
+
+def _fixed(model: DarkModel, shape: tuple[int, int], factor: float, unit: int) -> NDArray[np.float32]:
+    fixed = model.fixed_pattern.astype(np.float32)
+    if factor != 1.0:
+        middle = np.float32(np.median(fixed))
+        fixed = middle + np.float32(factor) * (fixed - middle)
+    if model.fixed_residue > 0:
+        fixed = fixed + np.float32(model.fixed_residue * factor) * normal_field(shape, seed=unit, stream=FIXED_STREAM)
+    return fixed
+
+
+def _response(
+    shape: tuple[int, int], prnu: float, unit: int, dead: NDArray[np.intp], response: NDArray[np.float32]
+) -> NDArray[np.float32] | None:
+    if prnu == 0 and not len(dead):
+        return None
+    field = np.ones(shape, np.float32)
+    if prnu > 0:
+        field = np.maximum(field + np.float32(prnu) * normal_field(shape, seed=unit, stream=RESPONSE_STREAM), 0)
+    field[tuple(dead.T)] = np.maximum(response, 0)
+    return field
