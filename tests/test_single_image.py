@@ -10,7 +10,8 @@ from synthetic import bayer_map, expose
 
 from rawkit.errors import CalibrationError
 from rawkit.raw.image import CFA, BlackLevel, LinearImage, RawImage
-from rawkit.sensor.single_image import _clipped_moments, estimate
+from rawkit.sensor.clipped_noise import clipped_moments
+from rawkit.sensor.single_image import estimate
 
 SHAPE = (600, 600)
 BLACK, WHITE = 512.0, 16383.0
@@ -97,7 +98,7 @@ def test_clipped_moments_are_those_of_samples():
     n = 400_000
     for signal in (0.0, 4.0, 30.0):
         x = np.maximum(3.0 * rng.poisson(signal / 3.0, n) + 6.0 * rng.standard_normal(n), -2.0)
-        mean, var, third = (float(m[0]) for m in _clipped_moments(np.array([signal]), 3.0, 36.0, -2.0))
+        mean, var, third = (float(m[0]) for m in clipped_moments(np.array([signal]), 3.0, 36.0, -2.0))
         assert abs(mean - x.mean()) < 5 * x.std() / np.sqrt(n)
         assert abs(var / x.var() - 1) < 5 * np.sqrt(3.0 / n)
         assert abs(third - ((x - x.mean()) ** 3).mean()) < 5 * x.std() ** 3 * np.sqrt(60.0 / n)
