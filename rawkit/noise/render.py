@@ -115,6 +115,33 @@ def make_bands(
     return [job(first, min(first + rows_per_job, height)) for first in range(0, height, rows_per_job)]
 
 
+@dataclass(frozen=True, eq=False)
+class TileDefects:
+    """Hot and telegraph pixels of a tile: rows and columns in it (n,), and what they have [DN]."""
+
+    hot: tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]] | None
+    telegraph: tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]] | None
+
+
+def tile_defects(read: ReadNoise, tile: Tile, shape: tuple[int, int]) -> TileDefects:
+    """Defects of a tile; telegraph pixels with the level they have in this frame."""
+
+    def local(
+        defects: tuple[NDArray[np.intp], NDArray[np.float32]] | None,
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]] | None:
+        if defects is None:
+            return None
+        within, places = inside(defects[0], shape, tile.place)
+        return (places[:, 0], places[:, 1], defects[1][within]) if within.any() else None
+
+    telegraph = local(read.telegraph)
+    if telegraph is not None:
+        i, j, half = telegraph
+        words = pixel_words(i + tile.origin[0], j + tile.origin[1], TELEGRAPH_STREAM, tile.seed, tile.frame)
+        telegraph = (i, j, np.where(words >> np.uint32(31), half, -half))
+    return TileDefects(local(read.hot), telegraph)
+
+
 def with_defects(
     signal: NDArray[np.float32], read: ReadNoise, tile: Tile
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
@@ -122,30 +149,20 @@ def with_defects(
     fixed = read.part(read.fixed, signal.shape, tile.place, "fixed pattern")
     if fixed is None:
         return signal, None
-    owned = False
-    if read.hot is not None:
-        within, (i, j) = _split(read.hot[0], signal.shape, tile.place)
-        if within.any():
-            excess = read.hot[1][within]
-            signal, fixed, owned = signal.copy(), fixed.copy(), True
-            # Below black there is no light to add to: the pixel's offset stays in the fixed pattern.
-            lit = signal[i, j] >= 0
-            signal[i[lit], j[lit]] += excess[lit]
-            fixed[i[lit], j[lit]] -= excess[lit]
-    if read.telegraph is not None:
-        within, (i, j) = _split(read.telegraph[0], signal.shape, tile.place)
-        if within.any():
-            fixed = fixed if owned else fixed.copy()
-            words = pixel_words(i + tile.origin[0], j + tile.origin[1], TELEGRAPH_STREAM, tile.seed, tile.frame)
-            fixed[i, j] += np.where(words >> np.uint32(31), 1, -1).astype(np.float32) * read.telegraph[1][within]
+    defects = tile_defects(read, tile, signal.shape)
+    if defects.hot is not None or defects.telegraph is not None:
+        fixed = fixed.copy()
+    if defects.hot is not None:
+        i, j, excess = defects.hot
+        # Below black there is no light to add to: there the excess stays in the fixed pattern.
+        lit = np.where(signal[i, j] >= 0, excess, 0)
+        signal = signal.copy()
+        signal[i, j] += lit
+        fixed[i, j] -= lit
+    if defects.telegraph is not None:
+        i, j, level = defects.telegraph
+        fixed[i, j] += level
     return signal, fixed
-
-
-def _split(
-    places: NDArray[np.intp], shape: tuple[int, int], place: tuple[int, int]
-) -> tuple[NDArray[np.bool_], tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    within, local = inside(places, shape, place)
-    return within, (local[:, 0], local[:, 1])
 
 
 def make_sites(params: NoiseParams, read: ReadNoise, tile: Tile, black: BlackLevel, width: int) -> Sites:
