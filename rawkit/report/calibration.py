@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from rawkit.report import html
-from rawkit.report.figures import PHASE_COLORS, noise_over_iso_figure, photon_transfer_figure
+from rawkit.report import figures, html
 from rawkit.resources import replacing
 from rawkit.sensor.calibrate import Calibration
-from rawkit.sensor.dark import DarkNoise
 from rawkit.sensor.emva import EmvaReport
-from rawkit.sensor.photon_transfer import PhotonTransfer
-from rawkit.sensor.quantized import difference_mass
+from rawkit.sensor.iso_details import UNITS
+
+_OPENED = 2  # sections of ISOs that are unfolded when the page opens
+_PATTERNS = 12  # listed at most
+_HASH = 16  # digits shown
 
 
 def calibration_page(result: Calibration, *, emva: dict[str, EmvaReport] | None = None) -> str:
@@ -27,53 +27,23 @@ def calibration_page(result: Calibration, *, emva: dict[str, EmvaReport] | None 
         Adds the EMVA 1288 figures.
     """
     profile = result.profile
-    phases = profile.phases
     blocks = [
+        html.paragraph(_summary(result)),
         html.heading("Verdict"),
         html.table(("ISO", "verdict"), [(f"{iso:g}", text) for iso, text in result.verdicts.items()], wrap=True),
         html.heading("Noise over ISO"),
-        *([_over_iso(result)] if len(profile.noise.isos) > 1 else []),
         html.table(
-            (
-                "ISO, phase",
-                "K [DN/e-]",
-                "read noise [DN]",
-                "[e-]",
-                "full well [e-]",
-                "DSNU [DN]",
-                "PRNU [%]",
-                "black [DN]",
-            ),
+            ("ISO, phase", "K [DN/e-]", "read noise [DN]", "[e-]", "full well [e-]", "DSNU [DN]", "PRNU [%]",
+             "black [DN]"),
             _noise_rows(result),
         ),
         html.paragraph("± is one standard error. Read noise includes quantization.", note=True),
-    ]
-    for iso in profile.noise.isos:
-        curve, dark = result.curves[iso], result.darks[iso]
-        blocks += [
-            html.heading(f"ISO {iso:g}"),
-            html.figure_block(
-                photon_transfer_figure(curve, dark, phases, title="photon transfer"),
-                "Temporal variance of every pair of flats over its mean, and its distance from the fit.",
-            ),
-            html.figure_block(
-                signal_to_noise_figure(curve, dark, phases),
-                "Signal-to-noise ratio of one pixel over the light on it; gray: the limit that photons set.",
-            ),
-            html.figure_block(
-                dark_figure(dark, phases),
-                "Differences of two darks: counts, and the Gaussian and Tukey-lambda laws fitted to them.",
-            ),
-            html.table(("at this ISO", "value"), _detail_rows(result, iso)),
-        ]
-        pictures = {kind: result.pictures[iso, kind] for kind in ("dark", "flat") if (iso, kind) in result.pictures}
-        if pictures:
-            blocks.append(
-                html.figure_block(
-                    shading_figure(pictures),
-                    "Mean frames, reduced; gray scale over the middle 98 %. A flat shows lamp and lens too.",
-                )
-            )
+        html.grid(_camera_figures(result)),
+    ]  # fmt: skip
+    for number, iso in enumerate(profile.noise.isos):
+        blocks.append(
+            html.section(f"ISO {iso:g}", _iso_note(result, iso), _iso_blocks(result, iso), opened=number < _OPENED)
+        )
     if emva:
         blocks += [html.heading("EMVA 1288")]
         for phase, report in emva.items():
@@ -88,7 +58,146 @@ def calibration_page(result: Calibration, *, emva: dict[str, EmvaReport] | None 
             html.heading("Files left out"),
             html.table(("file", "why"), [(path.name, why) for path, why in result.left_out], wrap=True),
         ]
+    files = profile.provenance.get("files", [])
+    rows = [
+        (file["name"], file["kind"], f"{file['iso']:g}", _number(file["exposure_time"]), str(file["sha256"])[:_HASH])
+        for file in files
+    ]
+    listing = html.table(("file", "kind", "ISO", "exposure [s]", "SHA-256"), rows)
+    blocks.append(html.section("Files used", f"{len(files)}", [listing], opened=False))
     return html.page(f"Calibration of {profile.name or 'a camera'}", blocks)
+
+
+def _summary(result: Calibration) -> str:
+    """What was calibrated and how it went, in a sentence or two."""
+    verdicts = list(result.verdicts.values())
+    good = sum(text == "good" for text in verdicts)
+    retake = sum(text.startswith("retake") for text in verdicts)
+    noise = result.profile.noise
+    said = f"{len(verdicts)} ISO{'' if len(verdicts) == 1 else 's'}: {good} good, {len(verdicts) - good - retake} "
+    said += f"doubtful, {retake} to retake."
+    if noise.gain_switches:
+        said += f" The sensor switches its gain at ISO {_list(noise.gain_switches)}."
+    if noise.pushed:
+        said += f" Made digitally from lower ISOs: {_list(noise.pushed)}."
+    return said
+
+
+def _camera_figures(result: Calibration) -> list[str]:
+    """Figures that hold for the camera, not for one ISO."""
+    found = []
+    if len(result.profile.noise.isos) > 1:
+        found.append(
+            html.figure_block(
+                figures.noise_over_iso(result),
+                "System gain and read noise over ISO, with two standard errors. Nothing is interpolated across a gain "
+                "switch (dotted); hollow points are pushed ISOs. Lines: what the profile answers between points.",
+            )
+        )
+    if result.shading is not None and any(len(segment.isos) > 1 for segment in result.shading.segments):
+        found.append(
+            html.figure_block(
+                figures.shading_over_iso(result),
+                "Dark shading: slope x ISO + offset, one law per gain segment (block means), and the mean dark level "
+                "that remains over the file's black level.",
+            )
+        )
+    if result.spatial:
+        found.append(
+            html.figure_block(
+                figures.converter_figure(result),
+                "Differential nonlinearity of the converter: width of each code minus 1, with two standard errors.",
+            )
+        )
+    return found
+
+
+def _iso_note(result: Calibration, iso: float) -> str:
+    noise = result.profile.noise
+    verdict = result.verdicts[iso]
+    origin = "pushed" if noise.is_pushed(iso) else f"gain segment {noise.segment_number(iso) + 1}"
+    return f"{origin if noise.gain_switches or noise.pushed else ''} {verdict.split(':')[0]}".strip()
+
+
+def _iso_blocks(result: Calibration, iso: float) -> list[str]:
+    """Everything about one ISO."""
+    shown = [
+        (
+            figures.photon_transfer(result, iso),
+            "Photon transfer: temporal variance of every pair of flats (cross: not in the fit) over its mean, and its "
+            "distance from the fit. Bands and bars: two standard errors. Dotted: saturation.",
+        ),
+        (
+            figures.linearity(result, iso),
+            "Linearity: mean signal over light, and its distance from the straight line fitted to 5 to 95 % of "
+            "saturation.",
+        ),
+        (
+            figures.signal_to_noise(result, iso),
+            "Signal-to-noise ratio of one pixel over the light on it; gray: the limit that photons set.",
+        ),
+        (
+            figures.dark_histogram(result, iso),
+            "Differences of two darks: counts, and the Gaussian and Tukey-lambda laws fitted to them.",
+        ),
+        (
+            figures.dark_quantiles(result, iso),
+            "The same as quantiles: on the dashed line the noise is Gaussian; ends that bend away are heavy tails.",
+        ),
+    ]
+    blocks = [html.paragraph(f"Verdict: {result.verdicts[iso]}.")]
+    if iso in result.spatial:
+        shown += [
+            (
+                figures.row_noise(result, iso),
+                "Row noise: offsets of whole rows in single darks, and their spectrum. A flat spectrum is white row "
+                "noise, a rise to the left drift, a peak banding.",
+            ),
+            (
+                figures.temporal_spectrum(result, iso),
+                "Spectrum of the pixels' temporal noise in two dimensions; even color is white noise. Marks: lines "
+                "found in it, and in the mean dark.",
+            ),
+            (
+                figures.fixed_spectra(result, iso),
+                "Spectra of the mean dark: fixed patterns stand above the temporal noise that the mean still holds.",
+            ),
+            (
+                figures.shading_maps(result, iso),
+                "The whole field in block means: dark shading, and the flat, which shows lamp and lens too.",
+            ),
+            (
+                figures.pixel_maps(result, iso),
+                "Pixel by pixel at the center: fixed offsets (DSNU, with the temporal noise left in the mean), and "
+                "responses (PRNU).",
+            ),
+            (figures.defect_map(result, iso), "Defective pixels by kind."),
+        ]
+    blocks.append(html.grid([html.figure_block(figure, caption) for figure, caption in shown]))
+    blocks.append(html.table(("at this ISO", "value"), _detail_rows(result, iso)))
+    patterns = _pattern_rows(result, iso)
+    if patterns:
+        blocks += [
+            html.subheading("Patterns"),
+            html.table(("seen in", "cycles per column", "per row", "strength"), patterns),
+        ]
+    return blocks
+
+
+def _pattern_rows(result: Calibration, iso: float) -> list[tuple[str, ...]]:
+    """Sinusoids of the mean dark, and lines of the temporal noise."""
+    places = result.spatial.get(iso)
+    if places is None:
+        return []
+    fixed = [
+        ("mean dark", f"{line.fx:.4f}", f"{line.fy:.4f}", f"{_with_error(line.amplitude, line.amplitude_se)} DN")
+        for line in places.lines[:_PATTERNS]
+    ]
+    moving = [
+        ("temporal noise", f"{line.fx:.4f}", f"{line.fy:.4f}", f"{line.ratio:.2g} times the power around")
+        for line in places.temporal_lines[:_PATTERNS]
+    ]
+    return fixed + moving
 
 
 def save_calibration_page(
@@ -100,78 +209,20 @@ def save_calibration_page(
         temporary.write_text(text, encoding="utf-8")
 
 
-def signal_to_noise_figure(curve: PhotonTransfer, dark: DarkNoise, phases: tuple[str, ...]) -> Figure:
-    """SNR = mu / sqrt(var) over mu / K [e-], measured points and model."""
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    axes = figure.subplots()
-    top = curve.saturation
-    signal = np.geomspace(max(top * 1e-4, 1e-3), top, 200)
-    for p, phase in enumerate(phases):
-        color, gain = PHASE_COLORS.get(phase, "#888888"), curve.system_gain[p]
-        model = curve.model_variance(signal, p, float(dark.read_var[p]))
-        axes.plot(signal / gain, signal / np.sqrt(model), "-", lw=0.8, color=color)
-        mean, variance = curve.mean[:, p], curve.variance[:, p]
-        shown = (variance > 0) & (mean > 0)
-        axes.plot(mean[shown] / gain, mean[shown] / np.sqrt(variance[shown]), "o", ms=3, color=color, label=phase)
-    electrons = signal / float(np.mean(curve.system_gain))
-    axes.plot(electrons, np.sqrt(electrons), color="#bbbbbb", lw=2, zorder=0)
-    axes.set(xscale="log", yscale="log", xlabel="signal [e⁻]", ylabel="signal-to-noise ratio")
-    axes.grid(alpha=0.2)
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def dark_figure(dark: DarkNoise, phases: tuple[str, ...]) -> Figure:
-    """Histogram of the differences of darks with the fitted laws, logarithmic so that tails show."""
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    axes = figure.subplots()
-    reach = dark.differences.shape[1] // 2
-    span = int(min(reach - 1, max(4, np.ceil(9.0 * np.sqrt(float(dark.read_var.max()))))))
-    axis = np.arange(-span, span + 1)
-    for p, phase in enumerate(phases):
-        counts = dark.differences[p, reach - span : reach + span + 1]
-        color = PHASE_COLORS.get(phase, "#888888")
-        axes.plot(axis[counts > 0], counts[counts > 0], ".", ms=3, color=color, label=phase)
-        if dark.tails:
-            tails, total = dark.tails[p], counts.sum()
-            gauss = total * difference_mass(None, tails.gaussian_sigma, axis)
-            tukey = total * difference_mass(tails.tukey_lambda, tails.tukey_deviation, axis)
-            axes.plot(axis, np.maximum(gauss, 1e-1), "--", lw=0.8, color=color)
-            axes.plot(axis, np.maximum(tukey, 1e-1), "-", lw=0.8, color=color)
-    axes.set(yscale="log", xlabel="difference of two darks [DN]", ylabel="pixels", ylim=(0.5, None))
-    axes.grid(alpha=0.2)
-    axes.legend(frameon=False, fontsize=8, title="dashed: Gaussian, solid: Tukey-lambda", title_fontsize=8)
-    return figure
-
-
-def shading_figure(pictures: dict[str, np.ndarray]) -> Figure:
-    """Mean frames side by side, each in its own gray scale."""
-    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
-    for axes, (kind, picture) in zip(np.atleast_1d(figure.subplots(1, len(pictures))), pictures.items(), strict=True):
-        low, high = np.percentile(picture, (1, 99))
-        shown = axes.imshow(picture, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
-        axes.set(title=f"mean {kind} [DN]", xticks=[], yticks=[])
-        figure.colorbar(shown, ax=axes, shrink=0.8)
-    return figure
-
-
-def _over_iso(result: Calibration) -> str:
-    noise = result.profile.noise
-    switches = f" Gain switches at ISO {_list(noise.gain_switches)}." if noise.gain_switches else ""
-    figure = noise_over_iso_figure(noise, result.profile.phases)
-    return html.figure_block(figure, "Points with two standard errors." + switches)
-
-
 def _list(numbers: tuple[float, ...]) -> str:
     return ", ".join(f"{n:g}" for n in numbers)
 
 
-def _number(value: float) -> str:
-    return "" if not np.isfinite(value) else f"{value:.6g}"
+def _number(value: float | None) -> str:
+    return "" if value is None or not np.isfinite(value) else f"{value:.6g}"
 
 
 def _with_error(value: float, error: float) -> str:
-    return f"{value:.5g} ± {error:.1g}" if np.isfinite(error) and error > 0 else f"{value:.5g}"
+    """Value and standard error, both to the error's second digit."""
+    if not (np.isfinite(error) and error > 0):
+        return f"{value:.5g}"
+    digits = int(np.clip(1 - np.floor(np.log10(error)), 0, 9))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def _noise_rows(result: Calibration) -> list[tuple[str, ...]]:
@@ -206,8 +257,6 @@ def _noise_rows(result: Calibration) -> list[tuple[str, ...]]:
 
 
 def _detail_rows(result: Calibration, iso: float) -> list[tuple[str, str]]:
-    from rawkit.sensor.iso_details import UNITS
-
     details = result.profile.details[iso]
     rows = []
     for name, unit in UNITS.items():
@@ -230,4 +279,4 @@ def _provenance_rows(result: Calibration) -> list[tuple[str, str]]:
     provenance = result.profile.provenance
     files = provenance.get("files", [])
     rows = [(key.replace("_", " "), str(value)) for key, value in provenance.items() if key != "files"]
-    return [*rows, ("frames used", str(len(files))), ("SHA-256 of the first", files[0]["sha256"] if files else "")]
+    return [*rows, ("frames used", str(len(files)))]

@@ -20,16 +20,24 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fdfdfc; --line: #d8d8d4; --soft: #6b6b66; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e6e1; --paper: #1b1c1e; --line: #3a3b3d; --soft: #a3a19b; } }
-body { margin: 0 auto; max-width: 60rem; padding: 1rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; max-width: 64rem; padding: 1rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
+h1 { font-size: 1.6rem; line-height: 1.2; overflow-wrap: anywhere; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
+h3 { font-size: 1rem; margin: 1.5rem 0 0.25rem; }
 p.note, figcaption { color: var(--soft); font-size: 0.9rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
-th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+table.text { width: 100%; } table.text td { overflow-wrap: anywhere; }
+table.text td:first-child { overflow-wrap: normal; min-width: 3.5rem; }
 table.text th, table.text td { text-align: left; white-space: normal; vertical-align: top; }
 figure { margin: 1.5rem 0; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 1.25rem; }
+.grid figure { margin: 0.75rem 0; min-width: 0; }
+details { border-top: 1px solid var(--line); margin-top: 1.5rem; padding-top: 0.5rem; }
+summary { cursor: pointer; font-size: 1.2rem; font-weight: bold; padding: 0.4rem 0; }
+summary small { color: var(--soft); font-weight: normal; font-size: 0.9rem; }
 figure svg { max-width: 100%; height: auto; background: #fff; }
 .compare { position: relative; display: inline-block; max-width: 100%; --cut: 50%; }
 .compare img { display: block; max-width: 100%; image-rendering: pixelated; }
@@ -60,6 +68,23 @@ def page(title: str, blocks: Sequence[str]) -> str:
 
 def heading(text: str) -> str:
     return f"<h2>{html.escape(text)}</h2>"
+
+
+def subheading(text: str) -> str:
+    return f"<h3>{html.escape(text)}</h3>"
+
+
+def grid(blocks: Sequence[str]) -> str:
+    """Figures in as many columns as fit."""
+    return '<div class="grid">' + "\n".join(blocks) + "</div>"
+
+
+def section(title: str, note: str, blocks: Sequence[str], *, opened: bool = True) -> str:
+    """A part of the page that can be folded away; ``note`` follows the title in small letters."""
+    return (
+        f"<details{' open' if opened else ''}><summary>{html.escape(title)} <small>{html.escape(note)}</small>"
+        "</summary>\n" + "\n".join(blocks) + "</details>"
+    )
 
 
 def paragraph(text: str, *, note: bool = False) -> str:

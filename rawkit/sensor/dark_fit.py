@@ -29,6 +29,7 @@ from rawkit.sensor.dark import QUANTIZATION_LIMIT, DarkNoise
 from rawkit.sensor.dark_model import QUANTILES, DarkModel
 from rawkit.sensor.dark_shading import shrink_fixed_pattern
 from rawkit.sensor.pixel_moments import PixelMoments
+from rawkit.sensor.spectra import spectrum_peaks
 
 FloatArray = NDArray[np.floating]
 
@@ -112,15 +113,15 @@ class PixelResidual:
     columns_removed : bool
     row_width : int
         Pixels W behind a row's mean.
-    rounded : bool
-        The frames hold whole numbers.
+    code_step : int [DN]
+        Distance of the codes that occur: 2 where the camera doubled them; 0 for frames of floats.
     """
 
     values: NDArray[np.float32]
     good: NDArray[np.bool_]
     columns_removed: bool
     row_width: int
-    rounded: bool
+    code_step: int
 
 
 def pixel_residual(sample: RegionSampler, defects: NDArray, *, width: int, columns: bool) -> PixelResidual:
@@ -144,7 +145,8 @@ def pixel_residual(sample: RegionSampler, defects: NDArray, *, width: int, colum
     if columns:
         regions -= regions.mean(axis=1, keepdims=True)
         regions[:, ~good] = 0.0
-    return PixelResidual(regions, good, columns, width, sample.regions[0].dtype.kind in "ui")
+    whole = sample.regions[0].dtype.kind in "ui"
+    return PixelResidual(regions, good, columns, width, code_step(code_histogram(sample.regions)) if whole else 0)
 
 
 def fit_dark_model(
@@ -155,8 +157,8 @@ def fit_dark_model(
     cfa: CFA,
     black_level: FloatArray,
     defects: NDArray,
-) -> DarkModel:
-    """Model of the darks of one ISO.
+) -> tuple[DarkModel, list[SpectrumPeak]]:
+    """Model of the darks of one ISO, and the lines in the spectrum of its temporal noise.
 
     Parameters
     ----------
@@ -178,19 +180,21 @@ def fit_dark_model(
     coarse = dark.read_var < QUANTIZATION_LIMIT
     if np.any(coarse):  # the stored codes no longer show the law; their likelihood gave its scale
         law[coarse] = _gaussian_quantiles(dark, coarse)
-    spectrum = temporal_spectrum(residual)
-    noise_var = float(np.mean(law.astype(np.float64) ** 2)) + _ROUNDING_VAR * residual.rounded
-    return DarkModel(
+    logarithm, averaged = periodogram(residual)
+    spectrum = temporal_spectrum(logarithm, averaged)
+    noise_var = float(np.mean(law.astype(np.float64) ** 2)) + _ROUNDING_VAR * residual.code_step**2
+    model = DarkModel(
         fixed_pattern=pattern,
         fixed_residue=residue,
         row_series=row_series(np.stack(sample.row_means), leak=noise_var * _along_rows(spectrum) / residual.row_width),
         column_noise=float(np.sqrt(dark.column_var)) if columns else 0.0,
         pixel_quantiles=law,
         log_spectrum=spectrum,
-        code_edges=code_edges(code_histogram(sample.regions)) if residual.rounded else None,
+        code_edges=code_edges(code_histogram(sample.regions)) if residual.code_step else None,
         defects=defects,
         frames=moments.count,
     )
+    return model, spectrum_peaks(logarithm, averaged=averaged)
 
 
 def _fixed_pattern(moments: PixelMoments, cfa: CFA, black_level: FloatArray) -> tuple[NDArray[np.float32], float]:
@@ -239,16 +243,16 @@ def pixel_quantiles(residual: PixelResidual, cfa: CFA) -> NDArray[np.float32]:
         samples[phase].append(plane[:, residual.good[r::rows, c::cols]].ravel())
     count, height = residual.values.shape[:2]
     lost = 1.0 / residual.row_width + (1.0 / height if residual.columns_removed else 0.0)
-    return np.stack([_law(np.concatenate(part), count, lost, residual.rounded) for part in samples])
+    return np.stack([_law(np.concatenate(part), count, lost, residual.code_step) for part in samples])
 
 
-def _law(x: FloatArray, count: int, lost: float, rounded: bool) -> NDArray[np.float32]:
+def _law(x: FloatArray, count: int, lost: float, code: int) -> NDArray[np.float32]:
     """Quantiles of the analog noise behind residuals ``x`` of ``count`` frames; ``lost``: share taken by lines."""
     from scipy.special import ndtri
 
     spread = float(x.std(dtype=np.float64))
     probability = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    k2 = spread**2 / ((1.0 - 1.0 / count) * (1.0 - lost)) - _ROUNDING_VAR * rounded
+    k2 = spread**2 / ((1.0 - 1.0 / count) * (1.0 - lost)) - _ROUNDING_VAR * code**2
     if not (spread > 0 and k2 > 0):
         return np.zeros(QUANTILES, np.float32)
     step = spread / _BINS_PER_SIGMA
@@ -261,9 +265,9 @@ def _law(x: FloatArray, count: int, lost: float, rounded: bool) -> NDArray[np.fl
     back3 = count**2 / ((count - 1.0) * (count - 2.0)) if count > 2 else 0.0  # a difference of two is symmetric
     back4 = count**4 / ((count - 1.0) * ((count - 1.0) ** 3 + 1.0))
     skew = third * back3 / k2**1.5
-    excess = (fourth * back4 - _ROUNDING_FOURTH * rounded) / k2**2
-    if rounded:  # spread over its code, so that codes leave no steps
-        box = int(np.clip(round(1.0 / step), 1, half)) // 2 * 2 + 1
+    excess = (fourth * back4 - _ROUNDING_FOURTH * code**4) / k2**2
+    if code:  # spread over its code, so that codes leave no steps
+        box = int(np.clip(round(code / step), 1, half)) // 2 * 2 + 1
         counts = np.convolve(counts, np.full(box, 1.0 / box), mode="same")
     fine = (np.arange(_FINE) + 0.5) / _FINE
     cumulative = np.concatenate([[0.0], np.cumsum(counts)])
@@ -321,13 +325,10 @@ def _gaussian_quantiles(dark: DarkNoise, coarse: NDArray[np.bool_]) -> NDArray[n
     return (sigma[:, None] * ndtri((np.arange(QUANTILES) + 0.5) / QUANTILES)).astype(np.float32)
 
 
-def temporal_spectrum(residual: PixelResidual, *, tile: int = TILE) -> NDArray[np.float32]:
-    """ln of the mean 2-D periodogram over that of white noise, in tiles, in the order of ``fft2``.
+def periodogram(residual: PixelResidual, *, tile: int = TILE) -> tuple[FloatArray, int]:
+    """ln of the mean 2-D periodogram in tiles, in the order of ``fft2``, and how many powers each bin averages.
 
-    The frequencies that were removed with the row (and column) offsets take the value of their neighbors.  The mean
-    of m exponential powers scatters by 1/sqrt(m): each bin is drawn to the median of its surroundings by the share
-    1 / (1 + m V), V being the variance of the logarithms around there beyond 1/m, so that white noise comes out
-    smooth and a line stays.
+    The frequencies that were removed with the row (and column) offsets take the value of their neighbors.
     """
     from scipy.fft import rfft2
     from scipy.special import digamma
@@ -340,9 +341,9 @@ def temporal_spectrum(residual: PixelResidual, *, tile: int = TILE) -> NDArray[n
             part = residual.values[:, top : top + tall, left : left + wide]
             power += (np.abs(np.asarray(rfft2(part, axes=(1, 2)))) ** 2).sum(axis=0)
             tiles += 1
+    averaged = tiles * (count - 1)
     if not power.any():
-        return np.zeros((tall, wide), np.float32)
-    m = tiles * (count - 1)
+        return np.zeros((tall, wide)), averaged
     full = np.empty((tall, wide))
     full[:, : wide // 2 + 1] = power
     mirror = -np.arange(tall) % tall
@@ -352,8 +353,18 @@ def temporal_spectrum(residual: PixelResidual, *, tile: int = TILE) -> NDArray[n
     if residual.columns_removed and tall > 2:
         full[0] = np.sqrt(full[1] * full[-1])
     full[0, 0] = np.median(full[:2, :2])
-    logarithm = np.log(np.maximum(full, np.finfo(float).tiny)) - (digamma(m) - np.log(m))
-    shrunk = _shrunk_spectrum(logarithm, m)
+    logarithm = np.log(np.maximum(full, np.finfo(float).tiny)) - (digamma(averaged) - np.log(averaged))
+    return logarithm - np.log(np.mean(np.exp(logarithm))), averaged
+
+
+def temporal_spectrum(logarithm: FloatArray, averaged: int) -> NDArray[np.float32]:
+    """``periodogram`` without most of its scatter, relative to white noise.
+
+    The mean of m exponential powers scatters by 1/sqrt(m): each bin is drawn to the median of its surroundings by the
+    share 1 / (1 + m V), V being the variance of the logarithms around there that 1/m and the scatter of its estimate
+    do not explain, so that white noise comes out smooth and a line stays.
+    """
+    shrunk = _shrunk_spectrum(logarithm, averaged)
     return (shrunk - np.log(np.mean(np.exp(shrunk)))).astype(np.float32)
 
 
@@ -364,7 +375,8 @@ def _shrunk_spectrum(logarithm: FloatArray, m: int) -> FloatArray:
     if size < 3:
         return logarithm
     around = uniform_filter(median_filter(logarithm, size, mode="wrap"), 3, mode="wrap")
-    excess = np.maximum(uniform_filter((logarithm - around) ** 2, size, mode="wrap") - 1.0 / m, 0.0)
+    chance = (1.0 + _SIGNIFICANT * np.sqrt(2.0) / size) / m
+    excess = np.maximum(uniform_filter((logarithm - around) ** 2, size, mode="wrap") - chance, 0.0)
     return around + excess / (excess + 1.0 / m) * (logarithm - around)
 
 
@@ -383,20 +395,43 @@ def code_histogram(regions: list[NDArray]) -> tuple[int, NDArray[np.integer]]:
     return low, counts
 
 
+def code_step(histogram: tuple[int, NDArray[np.integer]]) -> int:
+    """Greatest common distance [DN] of the codes that occur.
+
+    Examples
+    --------
+    >>> code_step((510, np.array([3, 0, 8, 0, 0, 0, 2])))
+    2
+    """
+    occupied = np.flatnonzero(histogram[1])
+    return max(int(np.gcd.reduce(np.diff(occupied))), 1) if len(occupied) > 1 else 1
+
+
 def code_edges(histogram: tuple[int, NDArray[np.integer]]) -> tuple[int, NDArray[np.float64]] | None:
     """First code and transition levels [DN, as stored] of a histogram of darks; None where the converter looks ideal.
 
-    The levels are placed so that their distance from the ideal, weighted with the counts, is 0 on average.
+    The levels are placed so that their distance from the ideal, weighted with the counts, is 0 on average.  Where the
+    camera multiplied its codes, those that never occur have no width.
     """
     first, counts = histogram
+    step = code_step(histogram)
+    first += int(np.flatnonzero(counts)[0])
+    filled = counts[np.flatnonzero(counts)[0] :: step]
     try:
-        table = code_widths(counts, first_code=first)
+        table = code_widths(filled)
     except CalibrationError:
+        return None if step == 1 else (first, _spread(np.arange(len(filled) + 1) - 0.5, first, step))
+    widths = table.width if table.uneven else np.ones(len(table.width))
+    if step == 1 and not table.uneven:
         return None  # too narrow a histogram shows no widths
-    if not table.uneven:
-        return None
     start = int(table.code[0])
-    edges = start - 0.5 + np.concatenate([[0.0], np.cumsum(table.width)])
-    weights = counts[start - first : start - first + len(table.code)].astype(np.float64)
+    edges = start - 0.5 + np.concatenate([[0.0], np.cumsum(widths)])
+    weights = filled[start : start + len(widths)].astype(np.float64)
     shift = (edges[1:] + edges[:-1]) / 2.0 - table.code
-    return start, edges - (weights * shift).sum() / weights.sum()
+    return first + step * start, _spread(edges - (weights * shift).sum() / weights.sum(), first, step)
+
+
+def _spread(edges: NDArray[np.float64], first: int, step: int) -> NDArray[np.float64]:
+    """Edges of codes ``step`` apart [DN] from edges counted in such codes; the codes between them have no width."""
+    levels = first + step * edges
+    return np.concatenate([[levels[0]], np.repeat(levels[1:], step)])

@@ -24,7 +24,7 @@ from rawkit.sensor.dark_shading import DarkShading, fit_dark_shading
 from rawkit.sensor.defects import find_defects
 from rawkit.sensor.pixel_moments import PixelMoments
 from rawkit.sensor.profile import NoiseModel
-from rawkit.sensor.spectra import PatternLine, Spectrogram, pattern_lines, spectrogram
+from rawkit.sensor.spectra import PatternLine, Spectrogram, SpectrumPeak, pattern_lines, spectrogram
 from rawkit.sensor.uniformity import Nonuniformity, combine, dsnu, prnu
 
 FloatArray = NDArray[np.floating]
@@ -49,6 +49,8 @@ class SpatialFindings:
     dark_model : DarkModel
     lines : tuple of PatternLine
         Sinusoids in the mean dark.
+    temporal_lines : tuple of SpectrumPeak
+        Lines in the spectrum of the pixels' temporal noise.
     spectra : dict of "horizontal", "vertical" to Spectrogram [DN^2]
         Of the mean dark, the mean of each CFA site removed.
     noise_floor : float [DN^2]
@@ -68,6 +70,7 @@ class SpatialFindings:
     defects: NDArray
     dark_model: DarkModel
     lines: tuple[PatternLine, ...]
+    temporal_lines: tuple[SpectrumPeak, ...]
     spectra: dict[str, Spectrogram]
     noise_floor: float
     code_tables: tuple[CodeWidths, ...]
@@ -122,12 +125,14 @@ def measure_spatial(
     reduced, pixels = reduced_mean(dark.mean, cfa)
     crop = central_region(dark.mean.shape, cfa.shape, _CROP)[0]
     temporal = float(dark.variance[crop].mean(dtype=np.float64)) / dark.count
+    model, temporal_lines = fit_dark_model(dark_sample, dark, noise, cfa=cfa, black_level=black, defects=defects)
     return SpatialFindings(
         dsnu=uniform,
         prnu=response,
         defects=defects,
-        dark_model=fit_dark_model(dark_sample, dark, noise, cfa=cfa, black_level=black, defects=defects),
+        dark_model=model,
         lines=tuple(pattern_lines(window)),
+        temporal_lines=tuple(temporal_lines),
         spectra={
             "horizontal": spectrogram(window, direction="horizontal"),
             "vertical": spectrogram(window, direction="vertical"),

@@ -24,6 +24,8 @@ FloatArray = NDArray[np.floating]
 
 LINE_FALSE_ALARMS = 0.01  # expected number of invented lines per spectrum
 
+_PEAK_SURROUNDINGS = 11  # bins a side
+_PEAK_SIGMAS = 3.0
 _MEDIAN_OF_EXPONENTIAL = np.log(2.0)
 _HANN_WIDENING = 1.5  # equivalent noise bandwidth of a Hann window, bins
 _SERIES_BACKGROUND = 129  # bins of the running median under a series' spectrum
@@ -236,3 +238,55 @@ def _lines_2d(rest: NDArray[np.float32], false_alarms: float, most: int) -> list
         if len(found) == most:
             break
     return found
+
+
+@dataclass(frozen=True)
+class SpectrumPeak:
+    """A line of a two-dimensional spectrum.
+
+    Parameters
+    ----------
+    fx, fy : float [cycles per pixel], fx >= 0
+    ratio : float
+        Power over that of the surroundings.
+    """
+
+    fx: float
+    fy: float
+    ratio: float
+
+
+def spectrum_peaks(
+    logarithm: FloatArray, *, averaged: int, false_alarms: float = LINE_FALSE_ALARMS
+) -> list[SpectrumPeak]:
+    """Lines of an averaged two-dimensional spectrum, strongest first.
+
+    The mean of m independent periodograms of noise follows a gamma law of shape m; a line exceeds, over the median of
+    its surroundings, what ``false_alarms`` of all frequencies reach by chance.
+
+    Parameters
+    ----------
+    logarithm : (h, w)
+        ln of the mean power, in the order of ``fft2``.
+    averaged : int
+        Periodograms m behind the mean.
+    """
+    from scipy.ndimage import maximum_filter, median_filter
+    from scipy.stats import gamma
+
+    height, width = logarithm.shape
+    if min(height, width) < _PEAK_SURROUNDINGS:
+        return []
+    around = median_filter(logarithm, _PEAK_SURROUNDINGS, mode="wrap")
+    typical = float(gamma.median(averaged))
+    limit = np.log(gamma.isf(false_alarms / logarithm.size, averaged) / typical)
+    limit += _PEAK_SIGMAS * np.sqrt(np.pi / 2.0 / averaged) / _PEAK_SURROUNDINGS  # the median scatters too
+    excess = logarithm - around
+    peak = (excess > limit) & (excess == maximum_filter(excess, 3, mode="wrap"))
+    found = []
+    for ky, kx in np.argwhere(peak[:, : width // 2 + 1]):
+        fy = ky / height - (ky / height > 0.5)
+        if kx in (0, width / 2) and fy < 0:
+            continue  # the mirror image of a real spectrum
+        found.append(SpectrumPeak(float(kx / width), float(fy), float(np.exp(excess[ky, kx]))))
+    return sorted(found, key=lambda line: -line.ratio)
