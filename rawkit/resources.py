@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rawkit.errors import OutputExistsError, ProfileError
+from rawkit.errors import OutputExistsError, ProfileError, WeightsError
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -61,6 +61,40 @@ def profile_validator() -> Callable[[Any], str | None]:
         return f"at {where}: {error.message}"
 
     return check
+
+
+def bundled_weights() -> dict[str, dict[str, Any]]:
+    """Network weights that come with rawkit: name -> file, sha256, bytes, card (``models/manifest.json``)."""
+    manifest = data_folder("models") / "manifest.json"
+    return json.loads(manifest.read_text(encoding="utf-8"))["weights"]
+
+
+def find_weights(name: str, *, also: tuple[str, ...] = ()) -> Path:
+    """File of a network's weights, checked against its SHA-256 when it is one of ours.
+
+    Parameters
+    ----------
+    name : str
+        Name of bundled weights, or a path ending in .safetensors.
+    also : names that need no weights, for the message
+
+    Raises
+    ------
+    WeightsError
+        No such weights, or the file differs from the one that was published.
+    """
+    if name.endswith(".safetensors"):
+        return Path(name)
+    bundled = bundled_weights()
+    if name not in bundled:
+        known = ", ".join((*also, *bundled))
+        raise WeightsError(f"no denoiser named {name!r}; there are: {known}; or give a .safetensors file.")
+    path = data_folder("models") / bundled[name]["file"]
+    if not path.is_file():
+        raise WeightsError(f"{path.name} is missing from {path.parent}; install rawkit again.")
+    if sha256(path) != bundled[name]["sha256"]:
+        raise WeightsError(f"{path.name} is not the file that was published (other SHA-256); install rawkit again.")
+    return path
 
 
 def sha256(path: Path) -> str:

@@ -7,7 +7,8 @@ import pytest
 
 from rawkit.errors import WeightsError
 from rawkit.raw.image import CFA, BlackLevel, LinearImage, Metadata, RawImage
-from rawkit.restore.denoise import Denoiser, canonical_planes, from_canonical_planes
+from rawkit.restore.denoise import Denoiser
+from rawkit.restore.phases import canonical_planes, from_canonical_planes
 from rawkit.sensor.params import NoiseParams
 
 BLACK, WHITE = 512.0, 16383.0

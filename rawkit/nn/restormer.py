@@ -13,8 +13,8 @@ GDFN, gated-Dconv feed-forward network (eq. 3):
 
     GDFN(y) = W_p ( gelu(W_d3x3 W_1x1 y) * W_d3x3 W'_1x1 y )
 
-Nothing has a bias and the norms only divide, so away from zero f(s x) = s f(x): noise levels never seen in
-training behave like seen ones (Mohan et al. 2020).
+Nothing has a bias: f(0) = 0, and no level is preferred.  That alone does not make f(s x) = s f(x), since the norms
+take the scale out of every branch; noise levels other than 1 are handled by the level plane and by training.
 
 Fast forms, equal to the formulas up to rounding (proved in the tests):
 
@@ -31,8 +31,6 @@ which is what makes a network of this kind affordable on a processor.  Skips are
 References
 ----------
 S. W. Zamir et al., "Restormer: efficient transformer for high-resolution image restoration", CVPR 2022.
-S. Mohan et al., "Robust and interpretable blind image denoising via bias-free convolutional neural networks",
-ICLR 2020.
 """
 
 from __future__ import annotations
@@ -116,7 +114,7 @@ class RestormerConfig:
 SIZES = {
     "fast": RestormerConfig(widths=(40, 64, 96, 128), blocks=(1, 2, 2, 3), attention_from=2, expansion=1.5),
     "base": RestormerConfig(widths=(32, 64, 128, 256), blocks=(1, 2, 4, 4), refinement=1),
-    "best": RestormerConfig(widths=(48, 96, 192, 384), blocks=(2, 4, 6, 4), head_width=48, refinement=2),
+    "best": RestormerConfig(widths=(48, 96, 192, 288), blocks=(2, 4, 4, 3), head_width=48, refinement=2),
 }
 
 

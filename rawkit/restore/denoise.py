@@ -1,18 +1,24 @@
 """Denoising of raw images.
 
-    x [DN] -> D = anscombe(x) -> filter, unit noise -> exact unbiased inverse -> x [DN]
-
 Camera and ISO are divided out first (``rawkit.sensor.transforms``), so one filter serves all.  A mosaic is brought
-to RGGB before it is split into planes, by mirroring one row or column: the four Bayer arrangements of one scene
-are the same problem and get the same answer.
+to RGGB before it is split into planes (``rawkit.restore.phases``): the four Bayer arrangements of one scene are the
+same problem and get the same answer.
 
-Strength s multiplies the noise standard deviation the filter assumes.  What remains of the noise variance in flat
-areas, f(s), is measured once on a field of pure unit noise.  The unbiased inverse belongs to a noise-free estimate
-and the algebraic inverse to an unfiltered value, so
+Two kinds of filter: the *classical* one (``rawkit.restore.classical``), and trained networks
+(``rawkit.restore.network``).  Networks know Bayer arrays; X-Trans, monochrome and linear images go through the
+classical filter whatever the network's name.
+
+The classical filter sees D = anscombe(x).  Strength s multiplies the noise standard deviation it assumes.  What
+remains of the noise variance in flat areas, f(s), is measured once on a field of pure unit noise.  The unbiased
+inverse belongs to a noise-free estimate and the algebraic inverse to an unfiltered value, so
 
     x = (1 - f) inverse_anscombe(D) + f inverse_anscombe_algebraic(D)
 
 keeps the mean level at every strength, and s -> 0 is the input.
+
+Luma and chroma strength apart: r_s is what a filter of strength s changes, in electrons, and its mean over the
+planes of a Bayer cell (or the colors of a pixel) is its luma.  The luma of one strength is put together with the rest
+of another.
 
 Clipped highlights carry no signal to estimate and stay as they are, except where noise alone lifted a darker
 pixel to white.  A pixel of expected value white and noise sigma reads white - sigma / sqrt(2 pi) in the mean,
@@ -27,21 +33,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rawkit.errors import WeightsError
-from rawkit.raw.image import CFA, LinearImage, RawImage, pack, unpack
+from rawkit.raw.image import LinearImage, RawImage
+from rawkit.resources import find_weights
+from rawkit.restore.noise_check import NoiseCheck, noise_check
+from rawkit.restore.phases import TURNS, canonical, canonical_planes, from_canonical_planes, turn, turn_back
+from rawkit.restore.repair import repair
 from rawkit.restore.tiling import Progress
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.transforms import anscombe, inverse_anscombe, inverse_anscombe_algebraic
 
 Image = TypeVar("Image", bound=RawImage | LinearImage)
-
-#: planes of unit noise, strength, correlated, workers, progress -> planes
-UnitFilter = Callable[..., NDArray[np.float32]]
 
 #: A pixel this close to the white level, as a part of the range, counts as clipped.
 CLIP_MARGIN = 1e-3
@@ -52,29 +59,66 @@ _NOISE_REACH = 3.0
 #: Below this strength the filter's input would exceed what float32 resolves; the result equals the input to 1e-3 sigma.
 _LEAST_STRENGTH = 1e-3
 
-_NAMES = ("classical",)
-_CANONICAL = "RGGB"
+CLASSICAL = "classical"
+_BAYER_PLANES = 4
 
 # Field on which the remaining variance is measured: f is known to about sqrt(2 / (independent cells left)) of itself.
 _FIELD_EDGE = 256
 _FIELD_SEED = 20130101
+_FIELD_LEVEL = 1000.0  # e-
 
 
-def _classical(planes: NDArray[np.float32], **options: object) -> NDArray[np.float32]:
+class PlaneFilter(Protocol):
+    """(P, h, w) float32 planes [DN] to the same, without noise."""
+
+    def __call__(
+        self,
+        planes: NDArray[np.float32],
+        params: NoiseParams,
+        *,
+        strength: float,
+        workers: int,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float32]: ...
+
+
+def classical_filter(
+    planes: NDArray[np.float32],
+    params: NoiseParams,
+    *,
+    strength: float,
+    workers: int,
+    progress: Progress | None = None,
+    correlated: bool = False,
+) -> NDArray[np.float32]:
+    """Patch principal components over scales, on stabilized planes of any number (see module).
+
+    Parameters
+    ----------
+    correlated : bool
+        The planes are demosaiced colors.
+    """
     from rawkit.restore.classical import denoise_unit
 
-    return denoise_unit(planes, **options)  # pyright: ignore[reportArgumentType]
+    sigma = max(strength, _LEAST_STRENGTH)
+    d = denoise_unit(
+        np.asarray(anscombe(planes, params)), sigma=sigma, correlated=correlated, workers=workers, progress=progress
+    )
+    left = np.float32(_classical_remainder(round(sigma, 4), planes.shape[0]))
+    return np.asarray(
+        (1 - left) * inverse_anscombe(d, params) + left * inverse_anscombe_algebraic(d, params), np.float32
+    )
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A filter for unit noise, applied to raw images of any camera and ISO.
+    """A filter for raw images of any camera and ISO.
 
     Parameters
     ----------
     name : str
-    unit_filter : callable
-        ``(planes, *, sigma, correlated, workers, progress) -> planes`` on (P, h, w) float32 of unit noise.
+    bayer_filter : PlaneFilter
+        Of RGGB planes.
     device : str
 
     Examples
@@ -87,33 +131,45 @@ class Denoiser:
     """
 
     name: str
-    unit_filter: UnitFilter
+    bayer_filter: PlaneFilter
     device: str = "cpu"
 
     @classmethod
-    def load(cls, name: str = "classical", device: str = "auto") -> Denoiser:
+    def load(cls, name: str = CLASSICAL, device: str = "auto") -> Denoiser:
         """The denoiser of that name.
 
         Parameters
         ----------
-        name : "classical"
-            Patch principal components over scales: no training data, no weights.
-        device : "auto" or "cpu"
+        name : str
+            "classical": no training data, no weights; the name of bundled weights (``rawkit.resources.weights``); or
+            the path of a .safetensors file.
+        device : "auto", "cpu", "cuda" or "mps"
 
         Raises
         ------
         WeightsError
-            No such denoiser.
+            No such denoiser, or its weights are damaged.
         ValueError
             The denoiser does not run on that device.
         """
-        if name not in _NAMES:
-            raise WeightsError(f"no denoiser named {name!r}; there are: {', '.join(_NAMES)}.")
-        if device not in ("auto", "cpu"):
-            raise ValueError(
-                f"the {name} denoiser runs on the CPU only, not on {device!r}; use device='auto' or 'cpu'."
-            )
-        return cls(name, _classical)
+        if name == CLASSICAL:
+            if device not in ("auto", "cpu"):
+                raise ValueError(
+                    f"the {name} denoiser runs on the CPU only, not on {device!r}; use device='auto' or 'cpu'."
+                )
+            return cls(name, classical_filter)
+        file = find_weights(name, also=(CLASSICAL,))
+        try:
+            from rawkit.nn.devices import pick_device
+            from rawkit.nn.weights import load_network
+            from rawkit.restore.network import NetworkFilter
+        except ImportError as error:
+            raise WeightsError(
+                f"the denoiser {name} needs {error.name}; run: pip install 'rawkit-camera[torch]', or use the "
+                f"{CLASSICAL} one."
+            ) from None
+        where = pick_device(device)
+        return cls(name, NetworkFilter(load_network(file)[0], where), str(where))
 
     def __call__(
         self,
@@ -121,6 +177,9 @@ class Denoiser:
         params: NoiseParams,
         *,
         strength: float = 1.0,
+        chroma_strength: float | None = None,
+        self_ensemble: bool = False,
+        defects: NDArray | None = None,
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> Image:
@@ -133,6 +192,12 @@ class Denoiser:
             At the image's ISO; one value, or one per phase of the image.
         strength : float, >= 0
             1 removes the noise that ``params`` states; 0 returns the image as it is.
+        chroma_strength : float, optional
+            Strength for color differences; default ``strength``.
+        self_ensemble : bool
+            Mean of the results for the eight turns of a Bayer mosaic: a little better, eight times the work.
+        defects : (N, 2) int, optional
+            Rows and columns of defective pixels of the active area, repaired first (``CameraProfile`` has a map).
         workers : int or None
             Threads; None: one per available core.  The result does not depend on it.
         progress : callable(done, total) or None
@@ -141,18 +206,16 @@ class Denoiser:
         -------
         The same type, pixels float32; at strength 0 the image itself.  Clipped highlights are unchanged (see module).
         """
-        if _checked(strength) == 0:
+        if _checked(strength) == 0 and not chroma_strength:
             return image
-        if isinstance(image, LinearImage):
-            noisy = image.planes()
-            per_plane = params.for_planes(image.plane_phases)
-            clean = image.from_planes(self._run(noisy, per_plane, strength, workers, progress, correlated=True))
-        else:
-            per_plane = params.for_planes(canonical(image.cfa).plane_phases)
-            noisy = canonical_planes(image.signal(), image.cfa)
-            clean = self._run(noisy, per_plane, strength, workers, progress)
-            clean = from_canonical_planes(clean, image.cfa, image.mosaic.shape)
-        return image.with_signal(_with_highlights(image, params, clean))
+        return self._denoised(image, params, strength, chroma_strength, self_ensemble, defects, workers, progress)[0]
+
+    def with_check(self, image: Image, params: NoiseParams, **options: Any) -> tuple[Image, NoiseCheck]:
+        """As calling it, and how well the picture's noise fits ``params`` (``rawkit.restore.noise_check``)."""
+        values = {"strength": 1.0, "chroma_strength": None, "self_ensemble": False, "defects": None}
+        values |= {"workers": None, "progress": None} | options
+        _checked(values["strength"])
+        return self._denoised(image, params, **values)
 
     def denoise_planes(
         self,
@@ -181,12 +244,14 @@ class Denoiser:
         """
         if planes.ndim != 3:
             raise ValueError(f"planes are {planes.shape}; (P, h, w) is needed.")
+        planes = np.asarray(planes, np.float32)
         if _checked(strength) == 0:
-            return np.asarray(planes, np.float32).copy()
+            return planes.copy()
         per_plane = params.for_planes(range(planes.shape[0]))
-        return self._run(np.asarray(planes, np.float32), per_plane, strength, workers, progress, correlated=correlated)
+        bayer = planes.shape[0] == _BAYER_PLANES and not correlated
+        return self._filter(bayer, correlated)(planes, per_plane, strength, workers, progress)
 
-    def remaining_variance(self, strength: float = 1.0, *, planes: int = 4) -> float:
+    def remaining_variance(self, strength: float = 1.0, *, planes: int = _BAYER_PLANES) -> float:
         """Part of the noise variance that is left in flat areas, 0 to 1.
 
         With it the caller can state the noise of the result: system gain K f and read variance v f.  What is left
@@ -197,27 +262,101 @@ class Denoiser:
         planes : int
             4 Bayer, 36 X-Trans, 3 linear, 1 mono.
         """
-        return 1.0 if _checked(strength) == 0 else _measured_remainder(self, round(float(strength), 4), planes)
+        if _checked(strength) == 0:
+            return 1.0
+        if planes == _BAYER_PLANES and self.bayer_filter is not classical_filter:
+            return _network_remainder(self, round(float(strength), 4))
+        return _classical_remainder(round(max(float(strength), _LEAST_STRENGTH), 4), planes)
 
-    def _run(
+    def _filter(self, bayer: bool, correlated: bool) -> Callable[..., NDArray[np.float32]]:
+        """The filter of one kind of planes, as a function of (planes, params, strength, workers, progress)."""
+
+        def run(
+            planes: NDArray[np.float32],
+            params: NoiseParams,
+            strength: float,
+            workers: int | None,
+            progress: Progress | None,
+        ) -> NDArray[np.float32]:
+            if not np.isfinite(planes).all():
+                raise ValueError("the signal contains values that are not numbers; repair the image first.")
+            if strength == 0:
+                return planes
+            threads = available_cores() if workers is None else workers
+            if bayer and self.bayer_filter is not classical_filter:
+                return self.bayer_filter(planes, params, strength=strength, workers=threads, progress=progress)
+            return classical_filter(
+                planes, params, strength=strength, workers=threads, progress=progress, correlated=correlated
+            )
+
+        return run
+
+    def _denoised(
         self,
-        planes: NDArray[np.float32],
+        image: RawImage | LinearImage,
         params: NoiseParams,
         strength: float,
+        chroma_strength: float | None,
+        self_ensemble: bool,
+        defects: NDArray | None,
         workers: int | None,
         progress: Progress | None,
-        *,
-        correlated: bool = False,
-    ) -> NDArray[np.float32]:
-        if not np.isfinite(planes).all():
-            raise ValueError("the signal contains values that are not numbers; repair the image first.")
-        sigma = max(strength, _LEAST_STRENGTH)
-        threads = available_cores() if workers is None else workers
-        stabilized = anscombe(planes, params)
-        d = self.unit_filter(stabilized, sigma=sigma, correlated=correlated, workers=threads, progress=progress)
-        left = np.float32(self.remaining_variance(strength, planes=planes.shape[0]))
-        clean = (1 - left) * inverse_anscombe(d, params) + left * inverse_anscombe_algebraic(d, params)
-        return np.asarray(clean, np.float32)
+    ) -> tuple[Any, NoiseCheck]:
+        linear = isinstance(image, LinearImage)
+        bayer = isinstance(image, RawImage) and image.cfa.is_bayer
+        if self_ensemble and not bayer:
+            raise ValueError("self_ensemble turns Bayer mosaics; this image is another kind.")
+        if chroma_strength is not None and not (bayer or linear):
+            raise ValueError(
+                "chroma_strength needs a Bayer mosaic or a linear color image; this image is another kind."
+            )
+        if isinstance(image, RawImage) and defects is not None:
+            image = image.with_signal(repair(image.signal(), defects, image.cfa.shape))
+        if isinstance(image, LinearImage):
+            per_plane, noisy = params.for_planes(image.plane_phases), image.planes()
+        else:
+            per_plane = params.for_planes(canonical(image.cfa).plane_phases)
+            noisy = canonical_planes(image.signal(), image.cfa)
+        one = self._filter(bayer, linear)
+
+        def at(strength: float) -> NDArray[np.float32]:
+            if not self_ensemble:
+                return one(noisy, per_plane, strength, workers, progress)
+            total = np.zeros_like(noisy)
+            for transpose, rows, columns in TURNS:
+                turned = {"transpose": transpose, "rows": rows, "columns": columns}
+                own = _greens_swapped(per_plane) if transpose else per_plane
+                total += turn_back(one(turn(noisy, **turned), own, strength, workers, progress), **turned)
+            return total / np.float32(len(TURNS))
+
+        clean = at(strength)
+        if chroma_strength is not None and chroma_strength != strength:
+            clean = _recombined(noisy, clean, at(_checked(chroma_strength)), per_plane)
+        white = float(np.min(image.white_level - np.asarray(image.black_level)))
+        check = noise_check(noisy, clean, per_plane, white=white)
+        if isinstance(image, LinearImage):
+            pixels = image.from_planes(clean)
+        else:
+            pixels = from_canonical_planes(clean, image.cfa, image.mosaic.shape)
+        return image.with_signal(_with_highlights(image, params, pixels)), check
+
+
+def _greens_swapped(params: NoiseParams) -> NoiseParams:
+    """Parameters of planes R, Gr, Gb, B for the transposed mosaic."""
+
+    def swap(value: Any) -> Any:
+        return value[[0, 2, 1, 3]] if np.ndim(value) else value
+
+    return NoiseParams(swap(params.system_gain), swap(params.read_var))
+
+
+def _recombined(
+    noisy: NDArray[np.float32], for_luma: NDArray[np.float32], for_chroma: NDArray[np.float32], params: NoiseParams
+) -> NDArray[np.float32]:
+    """Luma of what one result changes with the chroma of what another changes (see module)."""
+    gain = np.asarray(np.broadcast_to(np.asarray(params.system_gain, np.float32), (len(noisy), 1, 1)))
+    luma = ((for_luma - for_chroma) / gain).mean(axis=0, keepdims=True)
+    return np.asarray(for_chroma + gain * luma, np.float32)
 
 
 def _checked(strength: float) -> float:
@@ -237,10 +376,21 @@ def available_cores() -> int:
 
 
 @lru_cache(maxsize=64)
-def _measured_remainder(denoiser: Denoiser, strength: float, planes: int) -> float:
-    edge = int(_FIELD_EDGE * (4 / planes) ** 0.5)
+def _classical_remainder(sigma: float, planes: int) -> float:
+    from rawkit.restore.classical import denoise_unit
+
+    edge = int(_FIELD_EDGE * (_BAYER_PLANES / planes) ** 0.5)
     field = np.random.default_rng(_FIELD_SEED).standard_normal((planes, edge, edge)).astype(np.float32)
-    left = denoiser.unit_filter(field, sigma=max(strength, _LEAST_STRENGTH), correlated=False, workers=1, progress=None)
+    left = denoise_unit(field, sigma=sigma, correlated=False, workers=1, progress=None)
+    return float(min(1.0, np.var(left, dtype=np.float64) / np.var(field, dtype=np.float64)))
+
+
+@lru_cache(maxsize=64)
+def _network_remainder(denoiser: Denoiser, strength: float) -> float:
+    """As for the classical filter, on a field of 1,000 electrons."""
+    shape = (_BAYER_PLANES, _FIELD_EDGE, _FIELD_EDGE)
+    field = np.random.default_rng(_FIELD_SEED).normal(_FIELD_LEVEL, _FIELD_LEVEL**0.5, shape).astype(np.float32)
+    left = denoiser.bayer_filter(field, NoiseParams(1.0, 0.0), strength=strength, workers=1)
     return float(min(1.0, np.var(left, dtype=np.float64) / np.var(field, dtype=np.float64)))
 
 
@@ -280,44 +430,3 @@ def _per_pixel(image: RawImage | LinearImage, values: NDArray[np.float64]) -> ND
     height, width = image.mosaic.shape
     period = values.astype(np.float32)[image.cfa.phase_map]
     return np.tile(period, (-(-height // rows), -(-width // cols)))[:height, :width]
-
-
-def canonical(cfa: CFA) -> CFA:
-    """RGGB for any Bayer array, others unchanged."""
-    return CFA.bayer(_CANONICAL) if cfa.is_bayer else cfa
-
-
-def _lead(cfa: CFA) -> tuple[int, int]:
-    """Rows and columns to put before a mosaic so that it starts at the red pixel of a Bayer array."""
-    if not cfa.is_bayer:
-        return 0, 0
-    row, col = divmod(cfa.pattern.index("R"), 2)
-    return row, col
-
-
-def canonical_planes(signal: NDArray[np.float32], cfa: CFA) -> NDArray[np.float32]:
-    """Planes of a mosaic, Bayer brought to RGGB, continued by mirroring to whole periods.
-
-    A mirror about a border pixel keeps the color phase of a Bayer array.  Other arrays are only continued at
-    the bottom and right, by repeating the last period's pixels of the same phase.
-
-    Examples
-    --------
-    >>> canonical_planes(np.arange(12, dtype=np.float32).reshape(3, 4), CFA.bayer("GBRG"))[0].tolist()
-    [[4.0, 6.0], [4.0, 6.0]]
-    """
-    if not cfa.is_bayer:
-        from rawkit.raw.image import pad_to_period
-
-        return pack(pad_to_period(signal, cfa), cfa)
-    if min(signal.shape) < 2:
-        raise ValueError(f"mosaic {signal.shape} is smaller than one Bayer period.")
-    before = _lead(cfa)
-    pads = [(first, (first + size) % 2) for first, size in zip(before, signal.shape, strict=True)]
-    return pack(np.asarray(np.pad(signal, pads, mode="reflect"), np.float32), canonical(cfa))
-
-
-def from_canonical_planes(planes: NDArray, cfa: CFA, shape: tuple[int, ...]) -> NDArray:
-    """Inverse of ``canonical_planes`` for a mosaic of ``shape``."""
-    top, left = _lead(cfa)
-    return unpack(planes, canonical(cfa))[top : top + shape[0], left : left + shape[1]]

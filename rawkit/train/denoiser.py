@@ -27,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from rawkit.errors import WeightsError
+from rawkit.nn.devices import pick_device
 from rawkit.nn.raw_planes import electrons, network_input
 from rawkit.nn.restormer import SIZES, RawRestormer, RestormerConfig
 from rawkit.nn.weights import save_network
@@ -41,7 +42,7 @@ from rawkit.train.data import (
     linear_of_srgb,
     mosaic_planes,
 )
-from rawkit.train.loop import Log, Team, TrainState, learning_rate, pick_device, psnr
+from rawkit.train.loop import Log, Team, TrainState, learning_rate, psnr
 
 Progress = Callable[[int, int, float], None]
 

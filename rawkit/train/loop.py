@@ -148,15 +148,6 @@ class Log:
             stream.write(json.dumps(rounded) + "\n")
 
 
-def pick_device(name: str) -> torch.device:
-    """ "auto": CUDA, else Apple's MPS, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def psnr(a: Tensor, b: Tensor) -> float:
     """Peak signal-to-noise ratio [dB] of values with peak 1."""
     return float(-10 * torch.log10(torch.mean((a.double() - b.double()) ** 2)))

@@ -136,5 +136,6 @@ def _with_marks(rng: np.random.Generator, picture: NDArray[np.float32]) -> NDArr
                 end = (x0 + length * np.cos(turn), y0 + length * np.sin(turn))
                 draw.line([(x0, y0), end], fill=255, width=width)
         cover = np.asarray(mask, np.float32)[..., None] / 255
-        out = out * (1 - cover) + cover * rng.uniform(0, 1, 3).astype(np.float32) ** 2
-    return out
+        color = rng.uniform(0, 1, 3) ** 2
+        out = out * (1 - cover) + cover * color.astype(np.float32)
+    return out.astype(np.float32)

@@ -1,0 +1,137 @@
+"""A trained network as a filter of raw planes.
+
+    x [DN] -> y = x / K + v / K^2 -> D, its local mean, the noise level -> network -> algebraic inverse -> x [DN]
+
+The network was trained towards the stabilized clean signal, so the inverse is the algebraic one.  Strength s is the
+noise level that the network is told; below the least level it was trained for, the result is blended with the input,
+which it reaches at 0.
+
+Tiles overlap by more than what the convolutions see; attention looks at a whole tile, so tiles are as large as memory
+allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from rawkit.nn.raw_planes import LEVELS, electrons, network_input
+from rawkit.nn.restormer import RawRestormer
+from rawkit.restore.tiling import Progress, map_tiles
+from rawkit.sensor.params import NoiseParams
+
+_OVERLAP = 32  # packed pixels
+_SMALLEST, _LARGEST = 128, 768  # tile edges, packed pixels
+_BYTES_PER_PIXEL = 1200  # of a packed pixel while a network runs, float32; measured with ``fast``
+_DEFAULT_MEMORY = 1.2e9  # bytes for tiles in flight where free memory is not known
+
+
+class NetworkFilter:
+    """Denoise RGGB planes with a network; pickles nothing, keeps no state between calls.
+
+    Parameters
+    ----------
+    network : RawRestormer
+    device : torch.device
+        Half precision is used on CUDA only.
+    """
+
+    def __init__(self, network: RawRestormer, device: torch.device) -> None:
+        self.half = device.type == "cuda"
+        self.network = network.to(device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+        self.device = device
+
+    def __call__(
+        self,
+        planes: NDArray[np.float32],
+        params: NoiseParams,
+        *,
+        strength: float,
+        workers: int,
+        progress: Progress | None = None,
+        tile: int | None = None,
+    ) -> NDArray[np.float32]:
+        """(4, h, w) float32 [DN] to the same.
+
+        Parameters
+        ----------
+        tile : int, optional
+            Largest tile edge [packed pixels]; by default from the memory that is free.
+        """
+        gain, read_var = (self._per_plane(v) for v in (params.system_gain, params.read_var))
+        level = min(max(strength, LEVELS[0]), LEVELS[1])
+
+        def one(piece: NDArray[np.float32]) -> NDArray[np.float32]:
+            x = torch.from_numpy(piece).to(self.device)[None]
+            y = x / gain + read_var / gain**2
+            return (gain * (self._estimate(y, level) - read_var / gain**2))[0].cpu().numpy()
+
+        threads = workers if self.device.type == "cpu" else 1
+        edge = tile or _tile_edge(threads)
+        with torch.inference_mode(), _one_thread_each(self.device.type == "cpu"):
+            clean = map_tiles(
+                _inferring(one), planes, tile=edge, overlap=min(_OVERLAP, edge // 2), workers=threads, progress=progress
+            )
+        part = min(1.0, strength / LEVELS[0])
+        return clean if part == 1 else np.asarray(planes + part * (clean - planes), np.float32)
+
+    def _per_plane(self, value: Any) -> torch.Tensor:
+        numbers = torch.as_tensor(np.asarray(value, np.float32).reshape(-1, 1, 1), device=self.device)
+        return numbers[None]
+
+    def _estimate(self, y: torch.Tensor, level: float) -> torch.Tensor:
+        """Clean k-sigma planes (1, 4, h, w)."""
+        height, width = y.shape[-2:]
+        multiple = self.network.config.multiple
+        below, right = -height % multiple, -width % multiple
+        if below or right:
+            mode = "reflect" if below < height and right < width else "replicate"
+            y = F.pad(y, (0, right, 0, below), mode=mode)
+        given, mean = network_input(y, torch.full((1, 1, 1, 1), level, device=self.device))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            rest = self.network(given)
+        return electrons(mean + rest.float())[..., :height, :width]
+
+
+def _inferring(fn: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Callable:
+    """``inference_mode`` is a property of a thread: switch it on in the tiles' threads too."""
+
+    def inside(piece: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return fn(piece)
+
+    return inside
+
+
+@contextmanager
+def _one_thread_each(wanted: bool):
+    """Tiles run side by side, each on one thread: several threads on one tile wait for each other."""
+    before = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _tile_edge(workers: int) -> int:
+    """Tile edge [packed pixels] so that all tiles in flight fit in half of the free memory."""
+    budget = min(_free_memory() / 2, _DEFAULT_MEMORY) / workers
+    return int(np.clip((budget / _BYTES_PER_PIXEL) ** 0.5, _SMALLEST, _LARGEST)) // 16 * 16
+
+
+def _free_memory() -> float:
+    """Bytes; the default budget where the system does not tell."""
+    import os
+
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return 2 * _DEFAULT_MEMORY

@@ -1,0 +1,153 @@
+"""Does the noise of a picture match the parameters it was denoised with?
+
+In the stabilized domain the noise has a variance that is known (``anscombe_variance``, near 1).  On areas that the
+denoised picture shows to be flat, the variance of the noisy picture itself is measured by the diagonal difference
+
+    h = (D00 - D01 - D10 + D11) / 2,          E[h^2] = var[D]
+
+of 2 x 2 pixels of one phase, which no linear gradient disturbs.  The ratio of measured to expected variance is 1 when
+the parameters are right; it tells about the shot noise where the picture is bright and about the read noise where it
+is dark.  Only the choice of the flat areas rests on the denoised picture, so a poor denoiser cannot hide a wrong
+profile.  The correlation of neighbors of h's two diagonals tells colored noise (processed or scaled raws) from white.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawkit.sensor.params import NoiseParams
+from rawkit.sensor.transforms import anscombe, anscombe_variance
+
+_BLOCK = 8  # packed pixels
+_FLATTEST = 0.1  # part of the blocks that is looked at
+_FLAT = 0.5  # standard deviation of D within a block, above which it counts as structured
+_FEWEST = 20  # blocks for a statement
+_TOLERANCE = 1.35  # ratio of variances that is noticed: a sixth of the noise deviation
+_CORRELATION = 0.15
+_CLIPPED = 0.95  # of white
+_BRIGHT = 200.0  # e-, above which var[D] is 1 to 1e-3
+
+
+@dataclass(frozen=True)
+class NoiseCheck:
+    """Measured noise beside the assumed.
+
+    Parameters
+    ----------
+    ratio : float or None
+        Variance measured over variance assumed, all flat areas; None where the picture has none.
+    dark, bright : float or None
+        The same for the darker and the brighter half of the flat areas.
+    correlation : float or None
+        Of neighboring pixels of one phase; 0 for white noise.
+    blocks : int
+        Flat blocks of 8 x 8 pixels of a phase that were used.
+    """
+
+    ratio: float | None
+    dark: float | None
+    bright: float | None
+    correlation: float | None
+    blocks: int
+
+    @property
+    def warning(self) -> str | None:
+        """What does not fit, in one line; None when it fits or cannot be told."""
+        if self.ratio is None or self.dark is None or self.bright is None or self.correlation is None:
+            return None
+        off = [
+            f"{part} areas have {ratio:.2f} times the variance of the noise profile"
+            for part, ratio in (("dark", self.dark), ("bright", self.bright))
+            if not 1 / _TOLERANCE < ratio < _TOLERANCE
+        ]
+        if abs(self.correlation) > _CORRELATION:
+            off.append(f"neighboring pixels' noise is correlated ({self.correlation:+.2f}): not an untouched raw")
+        return "; ".join(off) or None
+
+    def to_dict(self) -> dict[str, float | int | str | None]:
+        """Plain values."""
+        return {
+            "variance_ratio": self.ratio,
+            "dark": self.dark,
+            "bright": self.bright,
+            "correlation": self.correlation,
+            "blocks": self.blocks,
+            "warning": self.warning,
+        }
+
+
+def noise_check(
+    noisy: NDArray[np.float32], clean: NDArray[np.float32], params: NoiseParams, *, white: float
+) -> NoiseCheck:
+    """Compare a picture's noise with the assumed parameters.
+
+    Parameters
+    ----------
+    noisy, clean : (P, h, w) float32 [DN, black removed]
+        Planes before and after denoising.
+    params : NoiseParams
+        Scalars, or (P, 1, 1).
+    white : float [DN, black removed]
+        Pixels near it are left out: clipping takes their noise away.
+    """
+    found = [
+        _plane(n, c, NoiseParams(*_of_plane(params, i, len(noisy))), white)
+        for i, (n, c) in enumerate(zip(noisy, clean, strict=True))
+    ]
+    level, ratio, product = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    if level.size < _FEWEST:
+        return NoiseCheck(None, None, None, None, int(level.size))
+    bright = level > np.median(level)
+    dark_ratio = float(ratio[~bright].mean())
+    return NoiseCheck(
+        float(ratio.mean()),
+        dark_ratio,
+        float(ratio[bright].mean()) if bright.any() else dark_ratio,
+        float(product.mean() / ratio.mean()),
+        int(level.size),
+    )
+
+
+def _of_plane(params: NoiseParams, index: int, count: int) -> tuple[float, float]:
+    gain, var = (np.broadcast_to(np.ravel(v), (count,)) for v in (params.system_gain, params.read_var))
+    return float(gain[index]), float(var[index])
+
+
+def _plane(
+    noisy: NDArray[np.float32], clean: NDArray[np.float32], params: NoiseParams, white: float
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Level [e-], variance ratio and lag product of the flattest blocks of one plane."""
+    height, width = (n // _BLOCK * _BLOCK for n in noisy.shape)
+    if not height or not width:
+        return np.empty(0), np.empty(0), np.empty(0)
+
+    def blocks(plane: NDArray) -> NDArray[np.float64]:
+        cut = plane[:height, :width].astype(np.float64)
+        return cut.reshape(height // _BLOCK, _BLOCK, -1, _BLOCK).swapaxes(1, 2).reshape(-1, _BLOCK, _BLOCK)
+
+    estimate = blocks(np.asarray(anscombe(clean, params)))
+    usable = (blocks(noisy).max(axis=(1, 2)) < _CLIPPED * white) & (estimate.std(axis=(1, 2)) < _FLAT)
+    order = np.flatnonzero(usable)[np.argsort(estimate.std(axis=(1, 2))[usable])]
+    chosen = order[: max(_FEWEST, int(_FLATTEST * len(estimate)))]
+    d = blocks(np.asarray(anscombe(noisy, params)))[chosen]
+    diagonal = (d[:, ::2, ::2] - d[:, ::2, 1::2] - d[:, 1::2, ::2] + d[:, 1::2, 1::2]) / 2
+    level = np.maximum(blocks(clean)[chosen].mean(axis=(1, 2)) / params.system_gain, 0.0)
+    read_var_e = float(params.read_var / params.system_gain**2)
+    expected = np.interp(level, *_expected_variance(level, read_var_e)) if level.size else level
+    rest = d - estimate[chosen]
+    rest -= rest.mean(axis=(1, 2), keepdims=True)
+    product = (rest[:, :, :-1] * rest[:, :, 1:]).mean(axis=(1, 2)) / 2 + (rest[:, :-1] * rest[:, 1:]).mean(
+        axis=(1, 2)
+    ) / 2
+    # a block's own mean was removed, which takes 1/64 of the variance from every product
+    product = product + (rest**2).mean(axis=(1, 2)) / _BLOCK**2
+    return level, (diagonal**2).mean(axis=(1, 2)) / expected, product / expected
+
+
+def _expected_variance(level: NDArray, read_var_e: float) -> tuple[NDArray, NDArray]:
+    """Levels and var[D] there, on a short grid to interpolate in; beyond it the variance stays what it is, 1."""
+    grid = np.concatenate(([0.0], np.geomspace(0.1, min(float(level.max()) + 1.0, _BRIGHT), 32)))
+    return grid, anscombe_variance(grid, read_var_e)

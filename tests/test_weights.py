@@ -1,0 +1,100 @@
+"""Weights travel with their configuration, and anything else is refused in one line."""
+
+import pickle
+import zipfile
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from rawkit.errors import WeightsError  # noqa: E402
+from rawkit.nn.restormer import RawRestormer, RestormerConfig  # noqa: E402
+from rawkit.nn.weights import load_network, load_tensors, save_network, save_tensors  # noqa: E402
+
+CONFIG = RestormerConfig(widths=(8, 16), blocks=(1, 1), head_width=8)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(1)
+    network = RawRestormer(CONFIG)
+    torch.nn.init.normal_(network.output.weight)
+    path = tmp_path / "small.safetensors"
+    save_network(path, network, about={"name": "small", "licence": "Apache-2.0"})
+    return network, path
+
+
+def refused(path):
+    with pytest.raises(WeightsError) as caught:
+        load_network(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_round_trip_within_half_precision(saved):
+    network, path = saved
+    loaded, about = load_network(path)
+    assert about == {"name": "small", "licence": "Apache-2.0"}
+    assert loaded.config == CONFIG
+    assert not loaded.training
+    for a, b in zip(network.parameters(), loaded.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=2**-11, atol=2**-24)  # float16: 11 bits
+
+
+def test_existing_weights_are_not_replaced(saved):
+    network, path = saved
+    with pytest.raises(Exception, match="exists"):
+        save_network(path, network, about={})
+
+
+@pytest.mark.parametrize("length", [0, 5, 8, 100, 3000, -1])
+def test_truncated(saved, length):
+    _, path = saved
+    path.write_bytes(path.read_bytes()[:length])
+    assert path.name in refused(path)
+
+
+def test_pickle_under_another_name(tmp_path):
+    for name, content in (("a", pickle.dumps({"x": 1})), ("b", b"\x80\x02" + b"0" * 100)):
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(content)
+        assert "not a safetensors file" in refused(path)
+    path = tmp_path / "torch.safetensors"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data.pkl", pickle.dumps({}))
+    assert "not a safetensors file" in refused(path)
+
+
+def test_other_peoples_weights(tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "other.safetensors"
+    save_file({"w": torch.zeros(2)}, path)
+    assert "something else" in refused(path)
+    save_tensors(tmp_path / "state.safetensors", {"w": torch.zeros(2)}, {"architecture": "Other"})
+    assert "Other" in refused(tmp_path / "state.safetensors")
+
+
+def test_weights_of_another_shape(saved, tmp_path):
+    _, path = saved
+    tensors, header = load_tensors(path)
+    tensors["embed.weight"] = tensors["embed.weight"][:, :-1]
+    save_tensors(tmp_path / "b.safetensors", tensors, {k: v for k, v in header.items() if k != "format"})
+    assert "does not fit" in refused(tmp_path / "b.safetensors")
+
+
+def test_missing_and_not_finite(saved, tmp_path):
+    _, path = saved
+    assert "No such file" in refused(tmp_path / "none.safetensors")
+    tensors, header = load_tensors(path)
+    tensors["embed.weight"] = torch.full_like(tensors["embed.weight"], float("nan"))
+    save_tensors(tmp_path / "c.safetensors", tensors, {k: v for k, v in header.items() if k != "format"})
+    assert "not numbers" in refused(tmp_path / "c.safetensors")
+
+
+def test_damaged_header(saved):
+    _, path = saved
+    content = bytearray(path.read_bytes())
+    content[20] = 0xFF
+    path.write_bytes(bytes(content))
+    assert path.name in refused(path)
