@@ -61,7 +61,7 @@ def shrink_fixed_pattern(dark: PixelMoments, *, order: int = SHADING_ORDER) -> F
     dark : PixelMoments
         One phase.
     """
-    surface, bad = robust_surface(dark.mean, order, REJECT_SIGMAS)
+    surface, bad = dark.surface(order, REJECT_SIGMAS)
     rest = dark.mean - surface
     variance = split_variance(rest, bad, [(dark, None)], order, 0.0).variance
     mean, rows, columns, pixels = lines_and_rest(rest, bad)

@@ -89,37 +89,41 @@ def find_defects(
     limit, middle = float(chi2.isf(probability, dof)), float(chi2.median(dof))
     found = []
 
-    def add(kind: str, bad: NDArray[np.bool_], value: FloatArray, site: tuple[int, int]) -> None:
-        for i, j in np.argwhere(bad):
-            found.append((int(i) * rows + site[0], int(j) * cols + site[1], kind, float(value[i, j])))
+    def add(kind: str, places: NDArray[np.intp], values: FloatArray, site: tuple[int, int]) -> None:
+        for (i, j), value in zip(places.tolist(), values.tolist(), strict=True):
+            found.append((i * rows + site[0], j * cols + site[1], kind, value))
 
     for site, phase in zip(layout.sites, layout.plane_phases, strict=True):
         short = dark.plane(*site, layout.shape)
-        excess, sigma = _excess(short.mean)
-        add("hot", excess > hot_sigmas * max(sigma, np.finfo(float).tiny), excess, site)
+        excess, sigma = _excess(short.mean, short.surface()[0])
+        far = np.argwhere(excess > hot_sigmas * max(sigma, np.finfo(float).tiny))
+        add("hot", far, excess[tuple(far.T)], site)
         if long_dark is not None:
-            growth, spread = _excess(long_dark.plane(*site, layout.shape).mean - short.mean)
-            per_second = growth / (1.0 if exposure_difference is None else exposure_difference)
-            add("growing", growth > hot_sigmas * max(spread, np.finfo(float).tiny), per_second, site)
+            grown = long_dark.plane(*site, layout.shape).mean - short.mean
+            growth, spread = _excess(grown, robust_surface(grown, SHADING_ORDER, REJECT_SIGMAS)[0])
+            far = np.argwhere(growth > hot_sigmas * max(spread, np.finfo(float).tiny))
+            add("growing", far, growth[tuple(far.T)] / (exposure_difference or 1.0), site)
         if flat is not None:
             signal = flat.plane(*site, layout.shape).mean - short.mean
             response = signal / robust_surface(signal, SHADING_ORDER, REJECT_SIGMAS)[0]
-            add("dead", response < dead_response, response, site)
+            far = np.argwhere(response < dead_response)
+            add("dead", far, response[tuple(far.T)], site)
         sample = short.variance.ravel()[:: max(1, short.variance.size // SAMPLE)]
         typical = float(np.median(sample)) * dof / middle
         expected = np.full(short.mean.shape, typical)
         if gains is not None:
             expected += gains[phase] * np.maximum(excess, 0.0)
         if typical > 0:
-            over = short.variance - expected
-            add("telegraph", short.variance * dof > limit * expected, np.sqrt(np.maximum(over, 0.0)), site)
+            far = np.argwhere(short.variance > limit / dof * expected)
+            over = short.variance[tuple(far.T)] - expected[tuple(far.T)]
+            add("telegraph", far, np.sqrt(np.maximum(over, 0.0)), site)
     result = np.array(found, DEFECT_DTYPE)
     return np.sort(result, order=("kind", "row", "column"))
 
 
-def _excess(image: FloatArray) -> tuple[FloatArray, float]:
+def _excess(image: FloatArray, surface: FloatArray) -> tuple[FloatArray, float]:
     """Image minus its surface, rows and columns, and the robust sigma of that."""
-    rest = without_lines(image - robust_surface(image, SHADING_ORDER, REJECT_SIGMAS)[0])
+    rest = without_lines(image - surface)
     return rest, robust_sigma(rest)
 
 

@@ -129,14 +129,16 @@ def dark_sums(a: np.ndarray, b: np.ndarray, phase_map: np.ndarray, limits: Limit
     low, high = limits.differences()
     if not is_exact(a) or np.any(low <= -REACH) or np.any(high >= REACH):
         none = np.empty(0, np.int64)
-        moments, *lines, differences, hot = _float_sums(a, b, phase_map, *limits, phases, none)
-        return PairSums(moments, codes, *lines, differences, hot)
+        moments, *rest = _float_sums(a, b, phase_map, *limits, phases, none)
+        return PairSums(moments, codes, *rest)
     rows, row_counts, columns, column_counts, totals, squares, differences, hot = _dark_lines(
         a, b, phase_map, low, high, *limits.totals(), phases
     )
     moments = moments_of_darks(phase_map, low, high, differences, columns, totals, squares)
-    by_parity = [np.stack([part[k::2].sum(axis=0) for k in (0, 1)], axis=1) for part in (columns, column_counts)]
-    return PairSums(moments, codes, rows, row_counts, *by_parity, differences, hot)
+    by_column, column_counts = (
+        np.stack([part[k::2].sum(axis=0) for k in (0, 1)], axis=1) for part in (columns, column_counts)
+    )
+    return PairSums(moments, codes, rows, row_counts, by_column, column_counts, differences, hot)
 
 
 def moments_of_darks(

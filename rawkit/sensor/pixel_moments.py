@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rawkit.errors import CalibrationError
 from rawkit.raw.image import CFA
+from rawkit.sensor.surface import REJECT_SIGMAS, SHADING_ORDER, robust_factors
 
 FloatArray = NDArray[np.floating]
 
@@ -64,8 +66,29 @@ class PixelMoments:
             accumulator.add(frame)
         return accumulator.finish()
 
+    @cached_property
+    def _planes(self) -> dict[tuple[int, int, tuple[int, int]], PixelMoments]:
+        return {}
+
+    @cached_property
+    def _surfaces(self) -> dict[tuple[int, float], tuple[FloatArray, FloatArray, NDArray[np.intp]]]:
+        return {}
+
+    def surface(self, order: int = SHADING_ORDER, reject: float = REJECT_SIGMAS) -> tuple[FloatArray, NDArray[np.intp]]:
+        """Robust surface under the mean and the pixels far from it (``surface.robust_surface``); fitted once."""
+        if (order, reject) not in self._surfaces:
+            self._surfaces[order, reject] = robust_factors(self.mean, order, reject)
+        down, across, bad = self._surfaces[order, reject]
+        return down @ across.T, bad
+
     def plane(self, row: int, column: int, period: tuple[int, int]) -> PixelMoments:
-        """Moments of one site of a CFA period, as a sensor of its own."""
+        """Moments of one site of a CFA period, as a sensor of its own; views, the same object every time."""
+        key = (row, column, period)
+        if key not in self._planes:
+            self._planes[key] = self._cut(row, column, period)
+        return self._planes[key]
+
+    def _cut(self, row: int, column: int, period: tuple[int, int]) -> PixelMoments:
         rows, cols = period
         pick = (slice(row, None, rows), slice(column, None, cols))
         return PixelMoments(
@@ -111,8 +134,8 @@ class PixelAccumulator:
         self.period = period
         self.count = 0
         self._integer = False
-        self._first = np.empty((0, 0))  # sum of y, or running mean
-        self._second = np.empty((0, 0))  # sum of y^2, or running sum of squared deviations
+        self._first: NDArray = np.empty((0, 0))  # sum of y, or running mean
+        self._second: NDArray = np.empty((0, 0))  # sum of y^2, or running sum of squared deviations
         self._frame_means: list[FloatArray] = []
         self._rows: list[FloatArray] = []  # running mean and squared deviations of the row means
         self._columns: list[FloatArray] = []

@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 
 from rawkit.errors import CalibrationError
 from rawkit.sensor.pixel_moments import PixelMoments
-from rawkit.sensor.surface import REJECT_SIGMAS, block_sums, lines_and_rest, pattern_shape, robust_surface
+from rawkit.sensor.surface import REJECT_SIGMAS, block_means, lines_and_rest, pattern_shape, robust_surface
 
 Convention = Literal["default", "emva1288"]
 FloatArray = NDArray[np.floating]
@@ -206,7 +206,7 @@ def dsnu(
         return _from_variance(emva_split(dark))
 
     def detrended(n: int) -> Nonuniformity:
-        surface, bad = robust_surface(dark.mean, n, reject)
+        surface, bad = dark.surface(n, reject)
         return split_variance(dark.mean - surface, bad, [(dark, None)], n, float(surface.std()))
 
     return _lowest_order(detrended, order)
@@ -385,7 +385,8 @@ def _temporal(
     level = 1.0 if scale is None else float(scale.mean())
     drift = 0.0 if moments.frame_means is None else float(moments.frame_means.var(axis=0, ddof=1).mean()) / level**2
     of_pixels = moments.variance if scale is None else moments.variance / scale**2
-    stack = float(of_pixels.sum(dtype=np.float64) - of_pixels.ravel()[bad].sum(dtype=np.float64)) / number
+    left_out = of_pixels[bad // cols, bad % cols].sum(dtype=np.float64)
+    stack = float(of_pixels.sum(dtype=np.float64) - left_out) / number
     pixel = stack - drift
     at_rows = at_columns = None
     if moments.row_var is not None:
@@ -417,8 +418,7 @@ def _squared_mean(scale: FloatArray | None, axis: int) -> FloatArray | float:
 def _smooth_rest(rest: FloatArray, variance: float) -> float:
     """Standard deviation of block means of ``rest`` beyond what pixels of ``variance`` explain; 0 within 3 errors."""
     blocks = int(np.clip(min(rest.shape) // 8, 2, _SMOOTH_BLOCKS))
-    sums = block_sums(block_sums(rest, blocks, 0), blocks, 1)
-    sizes = np.outer(*(block_sums(np.ones(length), blocks, 0) for length in rest.shape))
+    means, sizes = block_means(rest, blocks)
     expected = variance * float(np.mean(1.0 / sizes))
-    excess = float(np.mean((sums / sizes) ** 2)) - expected
+    excess = float(np.mean(means**2)) - expected
     return float(np.sqrt(excess)) if excess > 3.0 * expected * np.sqrt(2.0 / sizes.size) else 0.0
