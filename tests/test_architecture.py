@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "restore": {"errors", "resources", "raw", "sensor", "noise", "nn"},
     "train": {"errors", "resources", "raw", "sensor", "noise", "nn"},
     "report": {"errors", "resources", "raw", "sensor", "noise", "nn", "restore", "train"},
+    "parallel": {"errors"},
     "demo": {"errors", "resources", "raw", "sensor", "noise", "restore", "report"},
 }
 

@@ -2,110 +2,163 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from rawkit.errors import MetadataError, UnsupportedRawError
-from rawkit.noise.synthesis import NoiseSynthesizer
-from rawkit.noise.unprocess import photograph_to_raw
+from rawkit.errors import MetadataError, ProfileError, UnsupportedRawError
+from rawkit.noise.synthesis import Mode, NoiseSynthesizer
+from rawkit.noise.unprocess import (
+    PLAIN_MATRIX,
+    PLAIN_NEUTRAL,
+    ColorRanges,
+    photograph_to_raw,
+    reduce_raw,
+)
 from rawkit.raw.dng import write_dng
 from rawkit.raw.image import CFA, Metadata, RawImage
 from rawkit.raw.read import read_raw
-from rawkit.resources import bundled_profiles, library_folder
+from rawkit.resources import bundled_profiles, library_folder, sha256
 from rawkit.sensor.database import FoundNoise, best_match, find_noise
 from rawkit.sensor.profile import CameraProfile
 
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+_D65 = 21  # EXIF light source
 
 
-def noisy_raw(
-    source: Path,
-    *,
-    iso: float,
-    seed: int,
-    profile: CameraProfile | Path | None = None,
-    camera: str | None = None,
-    darktable: Path | None = None,
-    cfa: str | None = None,
-    black_level: float | None = None,
-    white_level: float | None = None,
-    exposure: float = 1.0,
-) -> tuple[RawImage, FoundNoise]:
-    """The raw image a camera would have taken of a clean picture.
+@dataclass(frozen=True, kw_only=True)
+class SimulatedCamera:
+    """The camera that clean pictures are put into; every option may be left out.
 
     Parameters
     ----------
-    source : Path
-        A clean raw file (low ISO; its own levels and CFA are used), or a photograph (PNG, JPEG, TIFF, WebP), which
-        is taken back to linear light and put behind the camera's CFA.
-    iso, seed : float, int
     profile, camera, darktable
         Where the noise comes from, as for ``find_noise``.
+    mode : str or None
+        Noise model, as for ``NoiseSynthesizer``; None: the best that the profile holds.
     cfa, black_level, white_level
         Of the simulated camera, where its profile does not say.
+    like : Path or None
+        A raw file whose CFA, levels, color matrix and neutral a photograph is given.
+    ranges : ColorRanges or None
+        Draw matrix, neutral and exposure for each photograph, with ``color_seed``, and undo its curves as they say.
+    color_seed : int
     exposure : float
         Multiplies a photograph's light; 1 lets its white just clip.
-
-    Returns
-    -------
-    RawImage with uint16 raster, FoundNoise
-
-    Raises
-    ------
-    MetadataError, ProfileError, UnsupportedRawError
+    reduce : int
+        Average this many pixels each way, to remove the clean picture's own noise.
     """
-    if source.suffix.lower() in PHOTOGRAPHS:
-        clean = _from_photograph(source, profile, camera, cfa, black_level, white_level, exposure)
-    else:
-        raw = read_raw(source, iso=iso, black_level=black_level, white_level=white_level, cfa=cfa)
+
+    profile: CameraProfile | Path | None = None
+    camera: str | None = None
+    darktable: Path | None = None
+    mode: Mode | None = None
+    cfa: str | None = None
+    black_level: float | None = None
+    white_level: float | None = None
+    like: Path | None = None
+    ranges: ColorRanges | None = None
+    color_seed: int = 0
+    exposure: float = 1.0
+    reduce: int = 1
+
+    def clean(self, source: Path) -> RawImage:
+        """The camera's noiseless raw of a clean picture.
+
+        Parameters
+        ----------
+        source : Path
+            A clean raw file (low ISO; its own levels and CFA are used), or a photograph (PNG, JPEG, TIFF, WebP), which
+            is taken back to linear light and put behind the camera's CFA.
+
+        Raises
+        ------
+        MetadataError, ProfileError, UnsupportedRawError
+        """
+        if source.suffix.lower() in PHOTOGRAPHS:
+            return self._of_photograph(source)
+        raw = read_raw(source, black_level=self.black_level, white_level=self.white_level, cfa=self.cfa)
         if not isinstance(raw, RawImage):
             raise UnsupportedRawError(f"{source} is demosaiced; noise is made on a sensor's own mosaic.")
-        clean = raw
-    clean = replace(clean, metadata=replace(clean.metadata, iso=iso))
-    found = find_noise(clean, profile=profile, camera=camera, darktable=darktable)
-    return NoiseSynthesizer(found.params).image(clean, iso=iso, seed=seed), found
+        return raw if self.reduce == 1 else reduce_raw(raw, self.reduce)
+
+    def noisy(self, clean: RawImage, *, iso: float, seed: int, frame: int = 0) -> tuple[RawImage, FoundNoise]:
+        """The exposure that the camera would have taken at ``iso``, and where its noise came from.
+
+        Raises
+        ------
+        ProfileError
+            Nobody knows the camera, or the chosen mode needs a profile that there is none of.
+        """
+        scene = replace(clean, metadata=replace(clean.metadata, iso=iso))
+        found = find_noise(scene, profile=_loaded(self.profile), camera=self.camera, darktable=self.darktable)
+        if self.mode in ("eld", "measured") and found.profile is None:
+            raise ProfileError(
+                f"mode {self.mode} needs a profile on the picture's own scale; found {found.description}."
+            )
+        noise = found.params if found.profile is None else found.profile
+        synthesizer = NoiseSynthesizer(noise, mode=self.mode)
+        image = synthesizer.image(scene, iso=iso, seed=seed, frame=frame)
+        return image, replace(found, description=f"{found.description}, mode {synthesizer.mode_at(iso)}")
+
+    def _of_photograph(self, source: Path) -> RawImage:
+        known = _camera_profile(self.profile, self.camera)
+        like = None if self.like is None else _example(self.like)
+        cfa, black, white = self.cfa, self.black_level, self.white_level
+        if known is not None:
+            cfa = cfa or known.cfa
+            black = float(np.mean(known.black_level)) if black is None and known.black_level is not None else black
+            white = known.white_level if white is None else white
+        if like is not None:
+            cfa = cfa or str(like.cfa)
+            black = float(np.mean(like.black_level)) if black is None else black
+            white = like.white_level if white is None else white
+        if cfa is None or black is None or white is None:
+            values = (("--cfa", cfa), ("--black-level", black), ("--white-level", white))
+            missing = ", ".join(option for option, value in values if value is None)
+            name = known.name if known is not None else self.camera or "the camera"
+            raise MetadataError(f"{source}: to make a raw of a photograph, say {missing} of {name}.")
+        matrix, neutral, exposure = self._color(source, like)
+        raw = photograph_to_raw(
+            _read_photograph(source), cfa=CFA.parse(cfa), black=black, white_level=white, as_shot_neutral=neutral,
+            color_matrix=matrix, exposure=exposure, reduce=self.reduce,
+            **({} if self.ranges is None else self.ranges.curves),
+        )  # fmt: skip
+        names = Metadata(make=known.make, model=known.model) if known is not None else Metadata(model=self.camera)
+        return replace(raw, metadata=replace(raw.metadata, make=names.make, model=names.model))
+
+    def _color(self, source: Path, like: RawImage | None) -> tuple[np.ndarray, tuple[float, ...], float]:
+        """Color matrix, neutral and exposure."""
+        if self.ranges is not None:
+            color = self.ranges.draw(np.random.default_rng([self.color_seed, int(sha256(source), 16)]))
+            return color.color_matrix, color.as_shot_neutral, color.exposure * self.exposure
+        if like is None:
+            return PLAIN_MATRIX, PLAIN_NEUTRAL, self.exposure
+        matrices = dict(like.metadata.color_matrices)
+        if not matrices or like.metadata.as_shot_neutral is None:
+            raise MetadataError(f"{self.like} records no color matrix or no neutral; imitate a DNG that does.")
+        matrix = matrices.get(_D65, next(iter(matrices.values())))
+        return np.asarray(matrix), like.metadata.as_shot_neutral, self.exposure
 
 
-def synthesize_file(source: Path, target: Path, *, overwrite: bool = False, **options) -> str:
-    """``noisy_raw`` written as a DNG with the NoiseProfile of its noise; returns where the noise came from."""
-    image, found = noisy_raw(source, **options)
+def synthesize_file(
+    source: Path, target: Path, camera: SimulatedCamera, *, iso: float, seed: int, overwrite: bool = False
+) -> str:
+    """One noisy exposure of a clean picture as a DNG with its NoiseProfile; returns where the noise came from."""
+    image, found = camera.noisy(camera.clean(source), iso=iso, seed=seed)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_dng(image, target, noise=found.params, overwrite=overwrite)
     return found.description
 
 
-def _from_photograph(
-    source: Path,
-    profile: CameraProfile | Path | None,
-    camera: str | None,
-    cfa: str | None,
-    black_level: float | None,
-    white_level: float | None,
-    exposure: float,
-) -> RawImage:
-    known = _camera_profile(profile, camera)
-    if known is not None:
-        cfa = cfa or known.cfa
-        if black_level is None and known.black_level is not None:
-            black_level = float(np.mean(known.black_level))
-        white_level = white_level if white_level is not None else known.white_level
-    missing = [
-        option
-        for option, value in (("--cfa", cfa), ("--black-level", black_level), ("--white-level", white_level))
-        if value is None
-    ]
-    if cfa is None or black_level is None or white_level is None:
-        name = known.name if known is not None else camera or "the camera"
-        raise MetadataError(f"{source}: to make a raw of a photograph, say {', '.join(missing)} of {name}.")
-    array = CFA.parse(cfa)
-    if array.shape == (1, 1):
-        raise UnsupportedRawError(f"{source}: a monochrome sensor is not simulated from a color photograph.")
-    rgb = _read_photograph(source)
-    raw = photograph_to_raw(rgb, cfa=array, black=black_level, white_level=white_level, exposure=exposure)
-    names = Metadata(make=known.make, model=known.model) if known is not None else Metadata(model=camera)
-    return replace(raw, metadata=replace(raw.metadata, make=names.make, model=names.model))
+@lru_cache(maxsize=2)
+def _example(path: Path) -> RawImage:
+    raw = read_raw(path)
+    if not isinstance(raw, RawImage):
+        raise UnsupportedRawError(f"{path} is demosaiced; imitate a raw file with a mosaic.")
+    return raw
 
 
 def _read_photograph(source: Path) -> np.ndarray:
@@ -129,10 +182,8 @@ def _read_photograph(source: Path) -> np.ndarray:
 
 
 def _camera_profile(profile: CameraProfile | Path | None, camera: str | None) -> CameraProfile | None:
-    if isinstance(profile, CameraProfile):
-        return profile
     if profile is not None:
-        return CameraProfile.load(profile)
+        return _loaded(profile)
     if camera is None:
         return None
     for paths in (sorted(library_folder().glob("*.json")), bundled_profiles()):
@@ -140,3 +191,15 @@ def _camera_profile(profile: CameraProfile | Path | None, camera: str | None) ->
         if match is not None:
             return match[1]
     return None
+
+
+def _loaded(profile: CameraProfile | Path | None) -> CameraProfile | None:
+    """A profile, read once however many pictures are made with it."""
+    if not isinstance(profile, Path):
+        return profile
+    return _load(profile, profile.stat().st_mtime_ns if profile.is_file() else 0)
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, changed: int) -> CameraProfile:
+    return CameraProfile.load(path)

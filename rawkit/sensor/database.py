@@ -65,11 +65,14 @@ class FoundNoise:
         ``given``, ``library``, ``bundled``, ``file tag``, ``darktable`` or ``estimated``.
     description : str
         For the user: the source's name, and how its answer at this ISO came about.
+    profile : CameraProfile or None
+        The source, where it is a profile on the picture's own scale and phases: what else it knows fits the picture.
     """
 
     params: NoiseParams
     kind: str
     description: str
+    profile: CameraProfile | None = None
 
 
 def find_noise(
@@ -115,7 +118,7 @@ def find_noise(
             if match is not None:
                 return _answer(image, match[1], kind, f"{kind} profile {match[0].name}")
     if image.metadata.noise_profile is not None and camera is None:
-        span = image.white_level - float(np.mean(image.black_level))
+        span = _span(image)
         params = NoiseParams.from_dng(image.metadata.noise_profile, span, image.phases)
         return FoundNoise(params, "file tag", "the file's own NoiseProfile tag")
     mosaic = not isinstance(image, LinearImage)
@@ -145,7 +148,7 @@ def find_noise(
 def _from_darktable(model: NoiseModel, path: Path, image: AnyRaw) -> FoundNoise:
     """darktable's numbers in the picture's DN; for a mosaic those of green, scaled to raw pixels, in all phases."""
     params = model.at(image.iso)
-    span = image.white_level - float(np.mean(image.black_level))
+    span = _span(image)
     said = f"darktable database {path}, {params.origin}"
     if isinstance(image, LinearImage):
         return FoundNoise(_for_phases(params, ("R", "G", "B"), image).scaled(span), "darktable", said)
@@ -179,7 +182,13 @@ def _range(interval: np.ndarray) -> str:
 
 def _answer(image: AnyRaw, profile: CameraProfile, kind: str, description: str) -> FoundNoise:
     params = noise_for(profile, image)
-    return FoundNoise(params, kind, f"{description}, ISO {image.iso:g} {params.origin}")
+    same = round(math.log2(_span(image) / profile.span)) == 0 and profile.phases in ((), image.phases)
+    description = f"{description}, ISO {image.iso:g} {params.origin}"
+    return FoundNoise(params, kind, description, profile if same else None)
+
+
+def _span(image: AnyRaw) -> float:
+    return image.white_level - float(np.mean(image.black_level))
 
 
 def noise_for(profile: CameraProfile, image: AnyRaw) -> NoiseParams:
@@ -190,7 +199,7 @@ def noise_for(profile: CameraProfile, image: AnyRaw) -> NoiseParams:
     ProfileError
         The spans differ by a factor that is no power of two, or the phases do not correspond.
     """
-    span = image.white_level - float(np.mean(image.black_level))
+    span = _span(image)
     octaves = math.log2(span / profile.span)
     factor = 2.0 ** round(octaves)
     if abs(octaves - round(octaves)) > _MAX_OCTAVE_ERROR:
