@@ -85,7 +85,7 @@ def good(bend: float = 0.0, current: float = 0.0) -> Callable[[int], tuple[bool,
 
 
 def wrong(leak: float = 0.0, dark: float = 1.0, flat: float = 1.0) -> Callable[[int], tuple[bool, bool]]:
-    """Found, and anything else accused; one wrong pair, which comes last."""
+    """The wrong pair, which comes last, left out by its right name, and any other accused."""
 
     def run(seed: int) -> tuple[bool, bool]:
         sensor = Sensor(seed)
@@ -96,7 +96,9 @@ def wrong(leak: float = 0.0, dark: float = 1.0, flat: float = 1.0) -> Callable[[
         flats += [sensor.pair(level, amplified=flat)] if flat != 1.0 else []
         leaks, other_darks, other_flats = judged(darks, flats)
         found = leaks[-1] if leak else other_darks[-1] if dark != 1.0 else other_flats[-1]
-        return found, sum(map(sum, (leaks, other_darks, other_flats))) > found
+        wrong_darks, wrong_flats = leak > 0 or dark != 1.0, flat != 1.0
+        good_darks = [*leaks[: len(leaks) - wrong_darks], *other_darks[: 6 - wrong_darks - sum(leaks)]]
+        return found, any([*good_darks, *other_flats[: len(other_flats) - wrong_flats]])
 
     return run
 

@@ -42,7 +42,7 @@ class DarkNoise:
     Parameters
     ----------
     mean : [DN, the file's black removed]
-        Mean dark signal.
+        Mean dark signal; at time zero where it grows with exposure time.
     mean_se : [DN]
     read_var, read_var_se : [DN^2]
         ``read_var_se`` is infinite where the read noise is not identifiable.
@@ -102,6 +102,7 @@ def fit_darks(pairs: Sequence[PairStatistics]) -> DarkNoise:
     if np.all(pooled <= 0):
         raise CalibrationError("the darks of a pair are identical; they must be separate exposures.")
     center = (dof * mean).sum(axis=0) / dof.sum(axis=0)
+    mean_se = np.std(mean, axis=0, ddof=1) / np.sqrt(len(pairs)) if len(pairs) > 1 else np.sqrt(pooled / (2 * dof[0]))
     lines = [_pooled_line(pairs, name) for name in ("row_var", "column_var")]
     common = float(np.sqrt(sum(error**2 for value, error in lines if value > _SIGNIFICANT * error)))
     error = np.hypot(np.sqrt(2.0 / dof.sum(axis=0)) * pooled, common)
@@ -121,6 +122,10 @@ def fit_darks(pairs: Sequence[PairStatistics]) -> DarkNoise:
         ]
         drift = np.array([d[2] for d in drifts])
         drift_se = np.array([d[3] * s for d, s in zip(drifts, scatter, strict=True)])
+        if np.all(np.abs(drift) > _SIGNIFICANT * drift_se):
+            # Flats are short: of the dark signal they hold what is there at time zero.
+            center = np.array([d[0] for d in drifts])
+            mean_se = np.array([d[1] * s for d, s in zip(drifts, scatter, strict=True)])
     quantized: tuple[QuantizedNoise, ...] = ()
     if np.any(coarse):
         quantized = tuple(fit_quantized(joint) for joint in _aligned_joint(pairs))
@@ -130,7 +135,6 @@ def fit_darks(pairs: Sequence[PairStatistics]) -> DarkNoise:
         error = np.where(coarse, 2.0 * sigma * sigma_se, error)
     differences = np.sum([p.differences for p in pairs], axis=0)
     tails = () if np.any(coarse) else tuple(fit_tails(h) for h in differences)
-    mean_se = np.std(mean, axis=0, ddof=1) / np.sqrt(len(pairs)) if len(pairs) > 1 else np.sqrt(pooled / (2 * dof[0]))
     (row_var, row_se), (column_var, column_se) = lines
     return DarkNoise(
         mean=center,

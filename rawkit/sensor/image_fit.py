@@ -14,8 +14,8 @@ disagreement of the highest frequencies alone, and (3) of the quietest half of t
 texture would cause; each counts by the share of it that chance does not explain, max(0, 1 - d.o.f. / chi^2).
 The sum is multiplied by a constant, and errors of 0.5 % of K and 1 % of v are added, so that 95 % intervals covered
 the truth in 94 to 98 % of photographs with known noise.  K and v are medians, intervals quantiles, of the normal law
-cut at v >= 1/12 DN^2 (files of whole numbers) under the prior p(v) ~ 1/v: where the picture has no dark area this
-says that the read noise is somewhere below what the light allows.
+cut at v >= 1/12 DN^2 (files of whole numbers) under a prior uniform in read noise, p(v) ~ v^-1/2: where the picture
+has no dark area this says that the read noise is somewhere below what the light allows.
 """
 
 from __future__ import annotations
@@ -175,13 +175,13 @@ def _quantiles(values: np.ndarray, weights: np.ndarray, shares: Sequence[float])
 
 
 def posterior(mean: np.ndarray, covariance: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Medians (2,) and 95 % intervals (2, 2) of (K, v) under K > 0, v >= least and p(v) proportional to 1 / v."""
+    """Medians (2,) and 95 % intervals (2, 2) of (K, v) under K > 0, v >= least and p(v) ~ v^-1/2."""
     from scipy.special import ndtri
 
     sd_v = np.sqrt(covariance[1, 1])
     low, high = max(least, mean[1] - _REACH * sd_v), max(mean[1] + _REACH * sd_v, 2.0 * least)
     v = np.geomspace(low, high, _GRID)
-    log_weight = -0.5 * ((v - mean[1]) / sd_v) ** 2  # dv / v is uniform on this grid
+    log_weight = -0.5 * ((v - mean[1]) / sd_v) ** 2 + 0.5 * np.log(v)  # dv / v is uniform on this grid
     weight = np.exp(log_weight - log_weight.max())
     slope = covariance[0, 1] / sd_v**2
     rest = np.sqrt(max(covariance[0, 0] - slope**2 * sd_v**2, 0.0))

@@ -3,7 +3,7 @@
 Each pair i has a mean m_i [DN] and a temporal variance s_i [DN^2] (``frames.PairStatistics``).  What is judged is its
 distance from the median pair, so most pairs must be right.
 
-* *Light leak*: a dark whose mean lies above the others' by more than their read noise, and whose variance grew as
+* *Light leak*: a dark whose mean lies above the others' by more than half their read noise, and whose variance grew as
   well, as the shot noise of light makes it (a drift of the black level moves the mean alone).  Dark current does both,
   but grows with exposure time: a dark is compared with darks of its own or longer exposure only.
 * *Mislabelled ISO*: variance that the label does not allow.  A dark's read variance, or a flat's system gain
@@ -26,7 +26,7 @@ from rawkit.sensor.frames import PairStatistics
 
 MIN_DARKS = 3  # pairs of which a median is right although one is wrong
 MIN_FLATS = 4  # the fit needs three levels when one is left out
-_LEAK_SIGMAS = 1.0  # read noises by which a dark's mean may exceed the median dark's
+_LEAK_SIGMAS = 0.5  # read noises by which a dark's mean may exceed the median dark's
 _LEAK_FACTOR = 1.2  # and by which its variance may
 _READ_FACTOR = 1.3  # between read variances of neighboring full stops lies 1.0 (nothing to see) to 4
 _GAIN_FACTOR = 1.18  # between a response that bends (1.14) and a third of a stop (1.26; 1.2 where K is affine in ISO)
@@ -74,11 +74,11 @@ def mislabelled_darks(pairs: Sequence[PairStatistics]) -> list[float | None]:
     errors = [float(np.hypot(e, np.hypot(p.row_var_se, p.column_var_se))) for e, p in zip(sampling, pairs, strict=True)]
     found: list[float | None] = []
     for s, t, error in zip(variance, times, errors, strict=True):
-        ratios = [
-            s / float(np.median(variance[others])) for others in (times >= t, times <= t) if others.sum() >= MIN_DARKS
-        ]
-        # Nearest to 1 of what both comparisons say: only dark current can make them differ.
-        ratio = min(ratios, key=lambda r: abs(np.log(r)), default=1.0)
+        up, down = (
+            s / float(np.median(variance[others])) if others.sum() >= MIN_DARKS else 1.0
+            for others in (times >= t, times <= t)
+        )
+        ratio = up if up > 1.0 else min(down, 1.0)
         off = max(ratio, 1.0 / ratio) > _READ_FACTOR and abs(1.0 - 1.0 / ratio) * s > _SIGNIFICANT * error
         found.append(ratio if off else None)
     return _unless_many(found)
