@@ -154,3 +154,53 @@ def test_misuse_is_explained():
         NoiseSynthesizer(PARAMS).mosaic(np.full((2, 2), np.nan), 1, cfa=CFA.bayer("RGGB"), seed=1)
     with pytest.raises(MetadataError, match="16-bit"):
         NoiseSynthesizer(PARAMS).image(clean_image(white_level=1e6), seed=1)
+
+
+def test_stored_is_the_rounded_and_clipped_mosaic():
+    clean = np.random.default_rng(1).uniform(-20, 900, (100, 120)).astype(np.float32)
+    synthesizer, cfa = NoiseSynthesizer(PARAMS), CFA.bayer("GRBG")
+    signal = synthesizer.mosaic(clean, 100, cfa=cfa, seed=4)
+    stored = synthesizer.stored(clean, 100, cfa=cfa, black=16.0, white_level=800.5, seed=4, workers=2)
+    assert stored.dtype == np.uint16
+    assert np.array_equal(stored, np.clip(signal + 16, 0, 800))
+
+
+def test_short_exposures_have_the_light_and_noise_of_their_ratio():
+    clean = clean_image(2000.0, shape=(200, 200), cfa="RGGB", metadata=Metadata(iso=100.0, exposure_time=1.0))
+    params = NoiseParams(0.5, 4.0)
+    ratios = (1.0, 100.0, 250.0)
+    for ratio, short in zip(ratios, NoiseSynthesizer(params).exposures(clean, ratios, seed=1), strict=True):
+        signal = short.signal().astype(np.float64)
+        var = 0.5 * 2000 / ratio + 4
+        assert signal.mean() == pytest.approx(2000 / ratio, abs=5 * np.sqrt(var / signal.size))
+        assert signal.var() == pytest.approx(var, rel=5 * np.sqrt(2.1 / signal.size))
+        assert short.metadata.exposure_time == pytest.approx(1.0 / ratio)
+    (bright,) = NoiseSynthesizer(params).exposures(clean, [100.0], brighten=True, seed=1, first_frame=1)
+    signal = bright.signal().astype(np.float64)
+    assert signal.mean() == pytest.approx(2000, abs=5 * 100 * np.sqrt(14 / signal.size))
+    assert bright.metadata.noise_profile is not None
+    tag = NoiseParams.from_dng(bright.metadata.noise_profile, 16383 - 512, bright.phases)
+    assert np.mean(tag.variance(2000.0)) == pytest.approx(signal.var(), rel=5 * np.sqrt(2.1 / signal.size))
+
+
+def test_light_stays_when_the_iso_changes():
+    class Model:
+        def at(self, iso):
+            return NoiseParams(iso / 400, 9.0)
+
+    clean = clean_image(40.0, shape=(200, 200), metadata=Metadata(iso=100.0))
+    (short,) = NoiseSynthesizer(Model()).exposures(clean, [2.0], iso=800, seed=1)
+    assert short.iso == 800
+    # 80 electrons after halving, at 2 DN/e-
+    assert short.signal().mean(dtype=np.float64) == pytest.approx(160, abs=5 * np.sqrt((2 * 160 + 9) / 40000))
+
+
+def test_a_burst_has_independent_noise():
+    frames = list(NoiseSynthesizer(PARAMS).burst(clean_image(shape=(64, 64)), 3, seed=4))
+    assert np.array_equal(
+        frames[1].raster, NoiseSynthesizer(PARAMS).image(clean_image(shape=(64, 64)), seed=4, frame=1).raster
+    )
+    signals = [f.signal().ravel() for f in frames]
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        # Phases differ in variance, not in mean: any correlation is between the draws.
+        assert abs(np.corrcoef(signals[a], signals[b])[0, 1]) < 5 / 64

@@ -90,7 +90,7 @@ class ReadNoise:
                 f"the {what} was measured on {whole.shape[0]} x {whole.shape[1]} pixels, the image covers rows {top} "
                 f"to {top + shape[0]} and columns {left} to {left + shape[1]}; give the origin of a crop inside."
             )
-        return whole[top : top + shape[0], left : left + shape[1]]
+        return np.ascontiguousarray(whole[top : top + shape[0], left : left + shape[1]])
 
 
 def gaussian_lines(sigma: float, stream: int) -> LineNoise | None:

@@ -87,10 +87,9 @@ class RealDarks:
         height, width = (size // step * step for size, step in zip(first.mosaic.shape, (rows, cols), strict=True))
         codes = np.stack([image.mosaic[:height, :width].astype(np.uint16) for image in images])
         moments = PixelMoments.of(list(codes), period=first.cfa.shape)
-        stored = _shrunk(moments, first.cfa, unit)
         mean = moments.mean.astype(np.float32)
-        fixed = first.black.remove(stored) if first.black.delta_h is None else stored - first.mosaic + first.signal()
-        return cls(codes, mean, fixed[:height, :width], _code_slopes(codes, mean), (rows, cols))
+        black = (first.mosaic - first.signal())[:height, :width]
+        return cls(codes, mean, _shrunk(moments, first.cfa, unit) - black, _code_slopes(codes, mean), (rows, cols))
 
     def __call__(
         self, iso: float | None, shape: tuple[int, int], seed: int, frame: int, top: int, left: int

@@ -195,7 +195,8 @@ def check_signal(clean: NDArray, least_gain: float) -> NDArray[np.float32]:
     """The clean mosaic as contiguous float32, or ``ValueError``."""
     if clean.ndim != 2:
         raise ValueError(f"clean is {clean.shape}; a mosaic is (H, W), planes go to planes().")
-    signal = np.ascontiguousarray(clean, np.float32)
+    # Writeable and in C order, as every caller's array then is: the kernel is compiled for one kind of array only.
+    signal = np.require(clean, np.float32, ["C", "W"])
     ceiling = MAX_MEAN * least_gain
     if signal.size:
         low, high = float(signal.min()), float(signal.max())
