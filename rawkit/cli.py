@@ -44,6 +44,7 @@ White = Annotated[float | None, typer.Option("--white-level", help="White level 
 Cfa = Annotated[str | None, typer.Option("--cfa", help="Color filter array: RGGB, BGGR, GRBG, GBRG or MONO.")]
 Size = Annotated[str | None, typer.Option("--size", help="WIDTHxHEIGHT of a headless .raw file.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="Samples of a headless .raw file: <u2, >u2, u1, <f4.")]
+Model = Annotated[str, typer.Option("--model", help="classical, the name of bundled weights, or a .safetensors file.")]
 ProfileFile = Annotated[Path | None, typer.Option("--profile", help="Camera profile made by 'rawkit calibrate'.")]
 Camera = Annotated[str | None, typer.Option("--camera", help="Look the noise up under this camera name.")]
 Darktable = Annotated[Path | None, typer.Option("--darktable", help="Path of darktable's noiseprofiles.json.")]
@@ -166,6 +167,9 @@ class FileOptions:
 def check_iso(iso: float | None) -> None:
     if iso is not None and not 0 < iso < float("inf"):
         stop(f"--iso takes a positive number, found {iso:g}.", USAGE)
+
+
+_EVALUATION_CAMERA = "opporeno10x_pmrid"
 
 
 def check_inputs(files: list[Path]) -> list[Path]:
@@ -408,7 +412,7 @@ def calibrate(
         print_json({"profile": str(output), "left_out": [[str(p), why] for p, why in result.left_out],
                     "verdicts": {f"{iso:g}": text for iso, text in result.verdicts.items()},
                     "emva": {phase: r.to_dict() for phase, r in reports.items()},
-                    **result.profile.to_dict()})  # fmt: skip
+                    "maps": sorted(result.profile.maps), **result.profile.to_dict()})  # fmt: skip
         return
     table = Table("ISO", "phase", "K [DN/e-]", "+-", "read noise [DN]", "+-", "[e-]", box=None, pad_edge=False)
     for number, params in result.profile.noise.table:
@@ -655,8 +659,15 @@ def denoise(
     profile: ProfileFile = None,
     camera: Camera = None,
     darktable: Darktable = None,
-    model: Annotated[str, typer.Option("--model", help="Denoiser to use.")] = "classical",
+    model: Model = "classical",
     strength: Annotated[float, typer.Option("--strength", min=0.0, help="Times the noise; 0 changes nothing.")] = 1.0,
+    chroma: Annotated[
+        float | None, typer.Option("--chroma", min=0.0, help="Strength for color noise, if not --strength.")
+    ] = None,
+    self_ensemble: Annotated[
+        bool,
+        typer.Option("--self-ensemble", help="Mean over eight turns of a Bayer mosaic: better, eight times slower."),
+    ] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     format: Annotated[OutputFormat, typer.Option("--format", help="What to write.")] = OutputFormat.dng,
     iso: Iso = None,
@@ -692,15 +703,130 @@ def denoise(
             result["status"] = "would be done"
         else:
             with progress_bar(path.name, quiet=as_json) as progress:
-                clean = denoiser(image, found.params, strength=strength, progress=progress)
+                clean, check = denoiser.with_check(
+                    image,
+                    found.params,
+                    strength=strength,
+                    chroma_strength=chroma,
+                    self_ensemble=self_ensemble,
+                    progress=progress,
+                )
+            result["noise_check"] = check.to_dict()
             left = denoiser.remaining_variance(strength, planes=len(image.plane_phases))
             result |= _write(clean, target, path, format, found.params, left, overwrite)
         if not as_json:
             verb = "would write" if dry_run else "->"
             out.print(f"{path.name} {verb} {target}  (noise: {found.description})", markup=False, highlight=False)
+            if warning := result.get("noise_check", {}).get("warning"):
+                err.print(f"{path.name}: {warning}; is this profile for this camera and ISO?", markup=False)
         return result
 
     finish(run_batch(inputs, one), as_json=as_json, verb="planned" if dry_run else "denoised")
+
+
+@app.command()
+def evaluate(
+    clean: Annotated[Path, typer.Option("--clean", help="Folder of clean photographs, not used in training.")],
+    model: Model = "classical",
+    peer: Annotated[str | None, typer.Option("--peer", help="Another denoiser on the same noise.")] = None,
+    iso: Annotated[str, typer.Option("--iso", help="ISOs, separated by commas.")] = "800,1600,3200,6400,12800",
+    profile: ProfileFile = None,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="So many pictures, evenly spread.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure denoisers on clean pictures with the noise of a calibrated camera.
+
+    Example: `rawkit evaluate --clean Kodak24/ --model fast --peer classical`
+    """
+    from rawkit.resources import bundled_profiles
+    from rawkit.restore.evaluate import evaluate as measure
+    from rawkit.restore.evaluate import pictures_in, scaled_noise
+
+    isos = _isos(iso)
+    default = next(p for p in bundled_profiles() if p.stem == _EVALUATION_CAMERA)
+    camera = rawkit.CameraProfile.load(profile or default)
+    try:
+        files = pictures_in(clean)
+        names = dict.fromkeys([model] if peer is None else [model, peer])
+        methods = {name: rawkit.Denoiser.load(name, device=device).denoise_planes for name in names}
+    except ValueError as error:
+        stop(str(error), USAGE)
+    if count:
+        files = files[:: max(1, len(files) // count)][:count]
+    noise = {value: scaled_noise(camera, value) for value in isos}
+    table = Table(title=f"{len(files)} pictures with the noise of {camera.name}")
+    for name in ("ISO", "denoiser", "raw dB", "sRGB dB", "SSIM", "removed / noise", "lag", "CPU s/MP"):
+        table.add_column(name, justify="left" if name == "denoiser" else "right")
+    scores = []
+    with progress_bar("evaluating", quiet=as_json) as progress:
+        for score in measure({"noisy": lambda planes, params: planes, **methods}, files, noise):
+            scores.append(score.to_dict())
+            progress(len(scores), len(isos) * (len(methods) + 1))
+            table.add_row(
+                f"{score.iso:g}", score.method, f"{score.raw_db:.2f}", f"{score.srgb_db:.2f}", f"{score.ssim:.3f}",
+                f"{score.ratio:.3f}", f"{score.lag:+.3f}", f"{score.seconds_per_megapixel:.2f}",
+            )  # fmt: skip
+    if as_json:
+        print_json({"camera": camera.name, "pictures": len(files), "scores": scores})
+    else:
+        out.print(table)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, such as models/recipes/fast.toml.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run: state, log, weights.")],
+    photographs: Annotated[
+        Path | None, typer.Option("--photographs", help="Folder of clean photographs, instead of the recipe's.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="Stop after so long; --resume goes on.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a denoiser on clean photographs; Ctrl-C keeps everything.
+
+    Example: `rawkit train models/recipes/fast.toml --photographs my_photos/ -o my_run/`
+    """
+    try:
+        from rawkit.train.denoiser import Recipe
+        from rawkit.train.denoiser import train as run
+    except ImportError as error:
+        stop(f"training needs {error.name}; run: pip install 'rawkit-camera[torch]'.", FAILED)
+
+    from dataclasses import replace
+
+    try:
+        settings = Recipe.read(recipe)
+        if photographs is not None:
+            settings = replace(settings, photographs=str(photographs))
+        with progress_bar(settings.name, quiet=as_json) as progress:
+            weights = run(
+                settings,
+                output,
+                resume=resume,
+                device=device,
+                seconds=None if minutes is None else 60 * minutes,
+                progress=lambda step, steps, loss: progress(step, steps),
+            )
+    except (ValueError, FileNotFoundError) as error:
+        stop(str(error), USAGE)
+    if as_json:
+        print_json({"weights": str(weights), "state": str(output / "state.safetensors")})
+    else:
+        out.print(f"{weights} written; go on with --resume", markup=False, highlight=False)
+
+
+def _isos(text: str) -> list[float]:
+    """ISOs of a comma-separated list; anything else ends the program."""
+    try:
+        values = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        values = []
+    if not values or min(values) <= 0:
+        stop(f"--iso is {text!r}; positive numbers separated by commas are needed, such as 800,3200.", USAGE)
+    return values
 
 
 def _write(

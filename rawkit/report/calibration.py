@@ -65,7 +65,8 @@ def calibration_page(result: Calibration, *, emva: dict[str, EmvaReport] | None 
     ]
     listing = html.table(("file", "kind", "ISO", "exposure [s]", "SHA-256"), rows)
     blocks.append(html.section("Files used", f"{len(files)}", [listing], opened=False))
-    return html.page(f"Calibration of {profile.name or 'a camera'}", blocks)
+    name = profile.name if profile.name not in ("", "unknown") else "a camera without a name"
+    return html.page(f"Calibration of {name}", blocks)
 
 
 def _summary(result: Calibration) -> str:
@@ -106,7 +107,8 @@ def _camera_figures(result: Calibration) -> list[str]:
         found.append(
             html.figure_block(
                 figures.converter_figure(result),
-                "Differential nonlinearity of the converter: width of each code minus 1, with two standard errors.",
+                "Differential nonlinearity of the converter: width of each code minus 1. Points outside the gray band "
+                "deviate by more than two standard errors of counting.",
             )
         )
     return found

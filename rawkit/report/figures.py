@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -51,6 +52,15 @@ def _figure(height: float) -> Figure:
 
 def _color(phase: str) -> str:
     return PHASE_COLORS.get(phase, _GRAY)
+
+
+def _plain_log(axis: Axis) -> None:
+    """Logarithmic axis with numbers written out."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _legend(axes: Axes, *, title: str | None = None, ncols: int = 1) -> None:
@@ -89,7 +99,7 @@ def photon_transfer_figure(
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     positive = curve.mean[curve.mean > 0]
     x = np.geomspace(max(positive.min(), 1e-3) * 0.7, positive.max() * 1.1, 200)
-    residuals = []
+    residuals, lowest, highest = [], np.inf, 0.0
     for p, phase in enumerate(phases):
         color = _color(phase)
         mean, variance, used = curve.mean[:, p], curve.variance[:, p], curve.used
@@ -100,6 +110,7 @@ def photon_transfer_figure(
         top.plot(mean[~used], variance[~used], "x", ms=4, color=color, alpha=0.5)
         top.plot(x, model, "-", lw=0.8, color=color)
         top.fill_between(x, np.maximum(model - spread, model / 10), model + spread, color=color, alpha=0.2, lw=0)
+        lowest, highest = min(lowest, float(model.min())), max(highest, float(model.max()))
         expected = curve.model_variance(mean, p, read_var)
         bars = 100 * _BAND * np.sqrt(2.0 / curve.dof[:, p])
         percent = 100 * (variance / expected - 1)
@@ -107,8 +118,9 @@ def photon_transfer_figure(
         bottom.fill_between(x, -100 * spread / model, 100 * spread / model, color=color, alpha=0.15, lw=0)
         residuals.append(np.abs(percent[used]) + bars[used])
     top.set(xscale="log", yscale="log", ylabel="variance [DN²]", title=title)
-    highest = float(np.max(np.concatenate(residuals))) if residuals else 1.0
-    bottom.set(xlabel="mean above dark [DN]", ylabel="residual [%]", ylim=(-1.1 * highest, 1.1 * highest))
+    top.set(ylim=(lowest / 2, highest * 2))  # clipped flats, whose variance vanishes, would squeeze all others
+    reach = 1.1 * float(np.max(np.concatenate(residuals)))
+    bottom.set(xlabel="mean above dark [DN]", ylabel="residual [%]", ylim=(-reach, reach))
     bottom.axhline(0, color=_GRAY, lw=0.8)
     for axes in (top, bottom):
         axes.axvline(curve.saturation, color=_GRAY, lw=0.8, ls=":")
@@ -258,7 +270,7 @@ def noise_over_iso_figure(noise: NoiseModel, phases: tuple[str, ...], *, truth: 
             entries = [(iso, params) for iso, params in noise.table if noise.is_pushed(iso) == pushed]
             if not entries:
                 continue
-            style = {"fmt": "o", "ms": 4.5, "capsize": 2, "color": color, "lw": 0.8}
+            style = {"fmt": "o", "ms": 6.0 - 0.8 * p, "capsize": 2, "color": color, "lw": 0.8}
             style |= {"mfc": "white"} if pushed else {"label": phase}
             isos = [iso for iso, _ in entries]
             gain, gain_se, var, var_se = (
@@ -276,6 +288,8 @@ def noise_over_iso_figure(noise: NoiseModel, phases: tuple[str, ...], *, truth: 
                 reads.plot(isos, [_of(a.read_var, p) ** 0.5 for a in answers], "-", lw=0.7, color=color, alpha=0.6)
     for axes in (gains, reads):
         axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            _plain_log(axis)
         axes.grid(alpha=0.2)
         for number, switch in enumerate(noise.gain_switches):
             axes.axvline(switch, color=_GRAY, lw=1.0, ls=":", label=None if number else "gain switch")
@@ -306,7 +320,7 @@ def shading_over_iso(result: Calibration) -> Figure:
     maps = upper.subplots(len(shading.segments), 2, squeeze=False)
     for (left, right), segment in zip(maps, shading.segments, strict=True):
         lowest, highest = segment.isos[0], segment.isos[-1]
-        _picture(right, segment.offset, "offset [DN]", symmetric=True)
+        _picture(right, segment.offset, f"ISO {lowest:g} to {highest:g}:\noffset [DN]", symmetric=True)
         if highest > lowest:
             _picture(
                 left,
@@ -326,6 +340,7 @@ def shading_over_iso(result: Calibration) -> Figure:
         )
     below.axhline(0, color=_GRAY, lw=0.8)
     below.set(xscale="log", xlabel="ISO", ylabel="dark − black [DN]")
+    _plain_log(below.xaxis)
     below.grid(alpha=0.2)
     _legend(below, ncols=2)
     return figure
@@ -466,7 +481,7 @@ def defect_map(result: Calibration, iso: float) -> Figure:
 
 
 def converter_figure(result: Calibration) -> Figure:
-    """DNL: width of every code that enough pixels reached, minus 1, with two standard errors."""
+    """DNL: width of every code that enough pixels reached, minus 1; gray: what counting explains (two errors)."""
     table = result.code_widths
     figure = _figure(3.2)
     if table is None:
@@ -475,9 +490,9 @@ def converter_figure(result: Calibration) -> Figure:
     runs = _runs(table.code)
     all_axes = np.atleast_1d(figure.subplots(1, len(runs), sharey=True))
     for axes, run in zip(all_axes, runs, strict=True):
-        axes.errorbar(
-            table.code[run], table.width[run] - 1, _BAND * table.width_se[run], fmt=".", ms=3, lw=0.6, color="#222222"
-        )
+        band = _BAND * table.width_se[run]
+        axes.fill_between(table.code[run], -band, band, color=_LIGHT, alpha=0.5, lw=0, step="mid")
+        axes.plot(table.code[run], table.width[run] - 1, ".", ms=3, color="#222222")
         axes.axhline(0, color=_GRAY, lw=0.8)
         axes.grid(alpha=0.2)
         axes.locator_params(axis="x", nbins=4, integer=True)

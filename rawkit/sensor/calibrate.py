@@ -415,9 +415,9 @@ def _mislabelled(ratio: float | None, quantity: str) -> str | None:
 
 
 def _linearity(flats: list[_Named], dark: DarkNoise, saturation: float) -> Linearity | None:
-    """Line through the means of the flats over their light; None without five exposures inside its range."""
+    """Line through the means of unclipped flats over their light; None without five exposures inside its range."""
     points, photons = [], True
-    for flat in flats:
+    for flat in (one for one in flats if one.pair.ceiling is None):
         counted = flat.frames[0].photons
         light = counted if counted is not None else flat.pair.exposure_time
         photons &= counted is not None

@@ -29,7 +29,7 @@ from rawkit.sensor.dark import QUANTIZATION_LIMIT, DarkNoise
 from rawkit.sensor.dark_model import QUANTILES, DarkModel
 from rawkit.sensor.dark_shading import shrink_fixed_pattern
 from rawkit.sensor.pixel_moments import PixelMoments
-from rawkit.sensor.spectra import spectrum_peaks
+from rawkit.sensor.spectra import SpectrumPeak, spectrum_peaks
 
 FloatArray = NDArray[np.floating]
 
@@ -431,7 +431,7 @@ def code_edges(histogram: tuple[int, NDArray[np.integer]]) -> tuple[int, NDArray
     return first + step * start, _spread(edges - (weights * shift).sum() / weights.sum(), first, step)
 
 
-def _spread(edges: NDArray[np.float64], first: int, step: int) -> NDArray[np.float64]:
+def _spread(edges: FloatArray, first: int, step: int) -> NDArray[np.float64]:
     """Edges of codes ``step`` apart [DN] from edges counted in such codes; the codes between them have no width."""
     levels = first + step * edges
     return np.concatenate([[levels[0]], np.repeat(levels[1:], step)])

@@ -282,7 +282,8 @@ def spectrum_peaks(
     limit = np.log(gamma.isf(false_alarms / logarithm.size, averaged) / typical)
     limit += _PEAK_SIGMAS * np.sqrt(np.pi / 2.0 / averaged) / _PEAK_SURROUNDINGS  # the median scatters too
     excess = logarithm - around
-    peak = (excess > limit) & (excess == maximum_filter(excess, 3, mode="wrap"))
+    # A line between two frequencies leaks into its neighbors: the strongest of a neighborhood stands for it.
+    peak = (excess > limit) & (excess == maximum_filter(excess, _PEAK_SURROUNDINGS, mode="wrap"))
     found = []
     for ky, kx in np.argwhere(peak[:, : width // 2 + 1]):
         fy = ky / height - (ky / height > 0.5)
