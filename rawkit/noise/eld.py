@@ -113,14 +113,20 @@ class EldParams:
 
     @classmethod
     def from_profile(cls, profile: CameraProfile, iso: float) -> EldParams:
-        """The model of a profile at an ISO: as measured there, or the nearest of the gain segment, scaled.
+        """The model of a profile at an ISO: as measured there, or after the nearest measured one of the gain segment.
 
-        Scale and row noise follow the read noise, sqrt(v(iso) / v(nearest)); lambda and color bias are kept.
+        The read variance holds row noise and rounding too, so the scale is what is left for the pixels,
+
+            sigma_TL^2 var(lambda) = v - sigma_row^2 - 1/12
+
+        with var(lambda) the variance of the law of scale 1.  (A profile's own scale is that of all of a dark pixel's
+        noise where it was fitted with the rows in.)  From the nearest ISO lambda and color bias are kept; row noise
+        scales with the read noise.
 
         Raises
         ------
         ProfileError
-            No ISO of the gain segment has a measured Tukey-lambda law.
+            No ISO of the gain segment has a measured Tukey-lambda law, or row noise is larger than read noise.
         """
         segment = profile.noise.segment_number(iso)
         known = [i for i in measured_isos(profile) if profile.noise.segment_number(i) == segment]
@@ -131,15 +137,28 @@ class EldParams:
             )
         nearest = min(known, key=lambda i: abs(math.log(i / iso)))
         params, there = profile.noise.at(iso), profile.noise.at(nearest)
-        factor = math.sqrt(float(np.mean(params.read_var)) / float(np.mean(there.read_var)))
         details = profile.details[nearest]
+        factor = math.sqrt(float(np.mean(params.read_var)) / float(np.mean(there.read_var)))
+        row_noise = float(np.mean(_values(details.row_noise))) * factor
         return cls(
             params.system_gain,
             _values(details.tukey_lambda),
-            _values(details.tukey_scale) * factor,
-            float(np.mean(_values(details.row_noise))) * factor,
+            _pixel_scale(params.read_var, row_noise, _values(details.tukey_lambda)),
+            row_noise,
             _values(details.black_offset),
         )
+
+
+def _pixel_scale(read_var: Any, row_noise: float, tukey_lambda: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale [DN] that leaves room in the read variance for row noise and rounding; lambda > -1/2."""
+    rest = np.asarray(read_var, np.float64) - row_noise**2 - _QUANTIZATION
+    deviation = np.vectorize(tukey_deviation, otypes=[float])(tukey_lambda)
+    if np.any(rest <= 0) or not np.all(np.isfinite(deviation)):
+        raise ProfileError(
+            f"read variance {read_var} DN^2, row noise {row_noise:g} DN and Tukey-lambda {tukey_lambda} leave no pixel "
+            "noise of finite variance; use mode pg."
+        )
+    return np.sqrt(rest) / deviation
 
 
 def measured_isos(profile: CameraProfile) -> list[float]:
