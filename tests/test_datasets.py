@@ -138,7 +138,10 @@ def test_every_format_holds_the_same_mosaic(pictures, tmp_path):
         names = tar.getnames()
         assert names[:3] == [f"a_iso800_s000.{part}" for part in ("noisy.npy", "clean.npy", "json")]
         assert np.array_equal(np.load(io.BytesIO(tar.extractfile(f"{key}.noisy.npy").read())), mosaic)
-    assert np.abs(read_raw(tmp_path / "dng" / "long" / "b.dng").signal() - (clean - dng.black_level[0])).max() <= 0.125
+    # A clean DNG keeps two bits below one DN: its codes are four times those of the noisy one, rounded.
+    stored = read_raw(tmp_path / "dng" / "long" / "b.dng")
+    assert stored.white_level == 4 * dng.white_level
+    assert np.abs(stored.signal() / 4 - (clean - dng.black_level[0])).max() <= 0.5 / 4 + 1e-3
 
 
 def test_a_killed_run_is_finished_with_the_same_bytes(pictures, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rawkit.errors import MetadataError, ProfileError, UnsupportedRawError
-from rawkit.noise.synthesis import Mode, NoiseSynthesizer
+from rawkit.noise.synthesis import Mode, NoiseSynthesizer, stated_black
 from rawkit.noise.unprocess import (
     PLAIN_MATRIX,
     PLAIN_NEUTRAL,
@@ -109,7 +109,7 @@ class SimulatedCamera:
         cfa, black, white = self.cfa, self.black_level, self.white_level
         if known is not None:
             cfa = cfa or known.cfa
-            black = float(np.mean(known.black_level)) if black is None and known.black_level is not None else black
+            black = self._black_of(known) if black is None else black
             white = known.white_level if white is None else white
         if like is not None:
             cfa = cfa or str(like.cfa)
@@ -128,6 +128,12 @@ class SimulatedCamera:
         )  # fmt: skip
         names = Metadata(make=known.make, model=known.model) if known is not None else Metadata(model=self.camera)
         return replace(raw, metadata=replace(raw.metadata, make=names.make, model=names.model))
+
+    def _black_of(self, known: CameraProfile) -> float | None:
+        """Black level [DN] to state: the models of darks bring what real darks have above what the camera states."""
+        if known.black_level is None:
+            return None
+        return float(np.mean(known.black_level)) if self.mode == "pg" else stated_black(known)
 
     def _color(self, source: Path, like: RawImage | None) -> tuple[np.ndarray, tuple[float, ...], float]:
         """Color matrix, neutral and exposure."""
