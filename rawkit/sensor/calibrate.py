@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -45,6 +46,7 @@ _SATURATED = "saturated: its pixels pile up {:.0f} DN above black; it only showe
 _NOT_IDENTIFIABLE = "the read noise, far below 1 DN, cannot be identified from these frames"
 
 Progress = Callable[[int, int], None]
+Device = Literal["cpu", "auto", "cuda", "mps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +120,7 @@ def calibrate(
     base_iso: float = DEFAULT_BASE_ISO,
     spatial: bool = True,
     workers: int | None = None,
+    device: Device = "cpu",
     progress: Progress | None = None,
 ) -> Calibration:
     """Fit the noise of every ISO and phase of a set of frames, reading each file once.
@@ -133,6 +136,9 @@ def calibrate(
         Also measure what belongs to places on the sensor (``spatial``), and model the darks.
     workers : int, optional
         Decoding threads; default one per core.
+    device : {"cpu", "auto", "cuda", "mps"}
+        Where the sums over pairs and stacks of integer frames are taken, through torch unless it is the CPU; ``auto``
+        takes a GPU where there is one.  The sums are of integers, so every result is the same.
     progress : callable (done, total), optional
         Called after every file.
 
@@ -145,12 +151,19 @@ def calibrate(
     CalibrationError
         No ISO could be calibrated; the message names the reason of the first.
     """
+    place = "cpu"
+    if device != "cpu":
+        from rawkit.sensor.device_sums import chosen_device
+
+        place = chosen_device(device)
     results: dict[float, _OneIso] = {}
     left_out, hashes, failures = list(frames.left_out), {}, {}
     counter = _Counter(len(frames.frames), progress)
     for iso in frames.isos:
         try:
-            results[iso] = _calibrate_iso(frames, iso, left_out, hashes, counter, spatial=spatial, workers=workers)
+            results[iso] = _calibrate_iso(
+                frames, iso, left_out, hashes, counter, spatial=spatial, workers=workers, device=place
+            )
         except CalibrationError as error:
             failures[iso] = str(error)
             named = {path for path, _ in left_out}
@@ -232,8 +245,8 @@ class _Counter:
 class _Group:
     """Frames of one setting: the first two as they are, for most groups of flats have no more; sums from there on."""
 
-    def __init__(self, period: tuple[int, int], *, rows: bool) -> None:
-        self.period = period
+    def __init__(self, period: tuple[int, int], *, rows: bool, device: str) -> None:
+        self.period, self.device = period, device
         self.levels: list[float] = []
         self.first: list[np.ndarray] = []
         self.sums: PixelAccumulator | None = None
@@ -245,12 +258,12 @@ class _Group:
         self.levels += [mean_level(image) for image in images]
         self.first += [image.mosaic for image in images]
         if len(self.levels) > 2:
-            self.sums = self.sums or PixelAccumulator(period=self.period)
+            self.sums = self.sums or PixelAccumulator(period=self.period, device=self.device)
             self.sums.add(*self.first)
             self.first = []
 
     def moments(self) -> PixelMoments:
-        sums = self.sums or PixelAccumulator(period=self.period)
+        sums = self.sums or PixelAccumulator(period=self.period, device=self.device)
         if self.first:
             sums.add(*self.first)
         return sums.finish()
@@ -260,8 +273,8 @@ class _Stacks:
     """Groups of equal frames that pass by; the largest is kept, then the one nearest to a level.  Two groups are in
     memory at most."""
 
-    def __init__(self, period: tuple[int, int], level: float, *, rows: bool) -> None:
-        self.period, self.level, self.rows = period, level, rows
+    def __init__(self, period: tuple[int, int], level: float, *, rows: bool, device: str) -> None:
+        self.period, self.level, self.rows, self.device = period, level, rows, device
         self.key: tuple[float | None, float | None] | None = None
         self.current: _Group | None = None
         self.best: _Group | None = None
@@ -271,7 +284,7 @@ class _Stacks:
         key = (frame.exposure_time, frame.photons)
         if self.current is None or key != self.key:
             self._close()
-            self.key, self.current = key, _Group(self.period, rows=self.rows)
+            self.key, self.current = key, _Group(self.period, rows=self.rows, device=self.device)
         self.current.add(*images)
 
     def finish(self) -> tuple[PixelMoments | None, RegionSampler | None]:
@@ -312,12 +325,13 @@ def _calibrate_iso(
     *,
     spatial: bool,
     workers: int | None,
+    device: str,
 ) -> _OneIso:
     first = frames.first
     black = float(np.mean(first.black_level))
     white = first.white_level - black
     stacks = [
-        _Stacks(first.cfa.shape, level, rows=rows) if spatial else None
+        _Stacks(first.cfa.shape, level, rows=rows, device=device) if spatial else None
         for level, rows in ((black, True), (black + white / 2.0, False))
     ]
 
@@ -330,7 +344,7 @@ def _calibrate_iso(
             if stack is not None:
                 stack.visit(frame, image, another)
 
-        for frame, result in pairs(of, exclude=exclude, workers=workers, visit=visit):
+        for frame, result in pairs(of, exclude=exclude, workers=workers, visit=visit, device=device):
             counter.add(1 if isinstance(result, str) else 2)
             if isinstance(result, str):
                 left_out.append((frame.path, result))
@@ -347,7 +361,7 @@ def _calibrate_iso(
         """Moments and sample of the kept frames: those that passed by, read again where some turned out wrong."""
         if stack is None or len(kept) == len(every):
             return (None, None) if stack is None else stack.finish()
-        again = _Stacks(stack.period, stack.level, rows=stack.rows)
+        again = _Stacks(stack.period, stack.level, rows=stack.rows, device=device)
         for frame, image in stream([frame for one in kept for frame in one.frames], workers=workers):
             if not isinstance(image, str):
                 again.visit(frame, image)

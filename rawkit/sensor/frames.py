@@ -29,7 +29,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -145,7 +145,7 @@ class PairStatistics:
 
 
 def pair_statistics(
-    a: RawImage, b: RawImage, *, dark: bool = False, exclude: np.ndarray | None = None
+    a: RawImage, b: RawImage, *, dark: bool = False, exclude: np.ndarray | None = None, device: str = "cpu"
 ) -> PairStatistics:
     """Statistics of two equal frames (formulas above), in one pass over the pixels.
 
@@ -159,6 +159,8 @@ def pair_statistics(
         The frames are darks.
     exclude : (N,) int, optional
         Positions in the raveled mosaic to leave out: the hot pixels that the darks showed.
+    device : str
+        ``cpu``, or a device of torch for the sums of integer frames (``device_sums``); the numbers are the same.
     """
     from rawkit.sensor import pair_kernel
 
@@ -168,12 +170,17 @@ def pair_statistics(
     phase_map = a.cfa.phase_map
     start = np.clip(np.rint(limits.middle / 2.0) - pair_kernel.JOINT // 2, 0, None).astype(np.int64)
     joint = np.zeros((phases, pair_kernel.JOINT, pair_kernel.JOINT), np.int64)
+    dark_sums, flat_sums = pair_kernel.dark_sums, pair_kernel.flat_sums
+    if device != "cpu" and pair_kernel.is_exact(first):
+        from rawkit.sensor import device_sums
+
+        dark_sums, flat_sums = (partial(f, device=device) for f in (device_sums.dark_sums, device_sums.flat_sums))
     if dark:
-        sums = pair_kernel.dark_sums(first, second, phase_map, limits)
+        sums = dark_sums(first, second, phase_map, limits)
         if limits.limit.min() < _OUTLIER_SIGMAS * np.sqrt(2.0 * _JOINT_BELOW):
             joint = pair_kernel.joint_histogram(first, second, phase_map, limits, start)
     else:
-        sums = pair_kernel.flat_sums(first, second, phase_map, limits, exclude)
+        sums = flat_sums(first, second, phase_map, limits, exclude)
     number, sum_a, sum_b, sum_d, squares_d, squares_a = sums.moments.T
     mean = (sum_a + sum_b) / (2.0 * number)
     spatial = np.sqrt(np.maximum(squares_a / number - (sum_a / number) ** 2, 0.0))
@@ -474,6 +481,7 @@ def pairs(
     exclude: np.ndarray | None = None,
     workers: int | None = None,
     visit: Callable[[Frame, RawImage, Frame, RawImage], None] | None = None,
+    device: str = "cpu",
 ) -> Iterator[tuple[Frame, PairStatistics | str]]:
     """Statistics of frames of equal exposure, level and temperature, two by two.
 
@@ -487,6 +495,8 @@ def pairs(
         Positions in the raveled mosaic that enter no moments.
     visit : callable (frame, image, frame, image), optional
         Called with both frames of every pair, for statistics of stacks.
+    device : str
+        As ``pair_statistics`` takes it.
     """
     waiting: list[_Waiting] = []
     setting, levels = None, []
@@ -509,7 +519,7 @@ def pairs(
         partner = waiting.pop(reasons.index(None))
         if visit is not None:
             visit(partner.frame, partner.image, frame, image)
-        statistics = pair_statistics(partner.image, image, dark=frame.kind != "flat", exclude=exclude)
+        statistics = pair_statistics(partner.image, image, dark=frame.kind != "flat", exclude=exclude, device=device)
         yield partner.frame, replace(statistics, exposure_time=frame.exposure_time or statistics.exposure_time)
     yield from _without_partner(waiting, levels)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from numpy.typing import NDArray
 from rawkit.errors import CalibrationError
 from rawkit.raw.image import CFA
 from rawkit.sensor.surface import REJECT_SIGMAS, SHADING_ORDER, robust_factors
+
+if TYPE_CHECKING:
+    from rawkit.sensor.device_sums import DeviceStack
 
 FloatArray = NDArray[np.floating]
 
@@ -119,6 +123,8 @@ class PixelAccumulator:
     ----------
     period : (int, int)
         Rows and columns of the CFA period, for the statistics of rows, columns and whole frames.
+    device : str
+        ``cpu``, or a device of torch that keeps the sums of integer frames.
 
     Examples
     --------
@@ -130,8 +136,9 @@ class PixelAccumulator:
     (12.0, 4.0, 3)
     """
 
-    def __init__(self, *, period: tuple[int, int] = (1, 1)) -> None:
-        self.period = period
+    def __init__(self, *, period: tuple[int, int] = (1, 1), device: str = "cpu") -> None:
+        self.period, self.device = period, device
+        self._on_device: DeviceStack | None = None
         self.count = 0
         self._integer = False
         self._first: NDArray = np.empty((0, 0))  # sum of y, or running mean
@@ -153,7 +160,11 @@ class PixelAccumulator:
         if self._integer:
             from rawkit.sensor.stack_kernel import add_frames
 
-            for row_sums, column_sums in zip(*add_frames(frames, self._first, self._second, self.period), strict=True):
+            if self._on_device is not None:
+                lines = self._on_device.add(frames, self.period)
+            else:
+                lines = add_frames(frames, self._first, self._second, self.period)
+            for row_sums, column_sums in zip(*lines, strict=True):
                 self._add_lines(row_sums, column_sums)
         else:
             for frame in frames:
@@ -179,6 +190,11 @@ class PixelAccumulator:
         self._integer = frame.dtype.kind == "u"
         if frame.dtype.kind not in "uf" or (self._integer and frame.dtype.itemsize > 2):
             raise ValueError(f"frames must be uint8, uint16 or float, found {frame.dtype}.")
+        if self._integer and self.device != "cpu":
+            from rawkit.sensor.device_sums import DeviceStack
+
+            self._on_device = DeviceStack(frame.shape, self.device)
+        # Pages of zeros that nobody writes take no memory.
         self._first = np.zeros(frame.shape, np.uint32 if self._integer else np.float64)
         self._second = np.zeros(frame.shape, np.uint64 if self._integer else np.float64)
 
@@ -207,7 +223,8 @@ class PixelAccumulator:
         if self._integer:
             from rawkit.sensor.stack_kernel import mean_and_variance
 
-            mean, variance = mean_and_variance(self._first, self._second, self.count)
+            sums = (self._first, self._second) if self._on_device is None else self._on_device.sums()
+            mean, variance = mean_and_variance(*sums, self.count)
         else:
             mean, variance = self._first.copy(), (self._second / (self.count - 1)).astype(np.float32)
         return PixelMoments(
