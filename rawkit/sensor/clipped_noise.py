@@ -11,6 +11,7 @@ response's non-uniformity and texture of constant contrast,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ _LEAST_RATE = 1e-3  # d mean / d signal: it is at least 1/2 wherever a picture c
 _LEAST_VARIANCE = 0.25 * QUANTIZATION  # DN^2; a model may not predict less, whatever its parameters
 _TABLE = 97  # levels of signal at which clipped moments are computed, denser towards the floor
 _REACH_ELECTRONS, _REACH_SIGMAS = 18.0, 12.0  # up to where: the bend of shot noise and that of read noise are over
+_LEAST_GAIN = 1e-6  # DN/e-; keeps a step of the fit that overshot computable
 _STEP = 0.01  # relative; of a parameter, for its derivative
 
 
@@ -69,18 +71,33 @@ class Expected:
     coupling: np.ndarray
 
 
+def _curves(
+    floor: np.ndarray, theta: np.ndarray
+) -> Iterator[tuple[float, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """For every floor that is near: its level, a grid of signals, and their clipped mean, variance, third moment."""
+    system_gain, read_var = max(theta[0], _LEAST_GAIN), max(theta[1], QUANTIZATION)
+    levels = floor[:1] if np.all(floor == floor[0]) else np.unique(floor)
+    for level in levels[levels >= -FAR * np.sqrt(read_var)]:
+        reach = max(level, 0.0) + _REACH_ELECTRONS * system_gain + _REACH_SIGMAS * np.sqrt(read_var)
+        mu = reach * np.linspace(0.0, 1.0, _TABLE) ** 2
+        yield float(level), mu, clipped_moments(mu, system_gain, read_var, float(level))
+
+
+def _predicted(mean: np.ndarray, floor: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """Variance (N,) that the model expects at mean signals (N,)."""
+    variance = theta[1] + theta[0] * mean + theta[2] * mean**2
+    for level, _, (m, var, _) in _curves(floor, theta):
+        here = (floor == level) & (mean < m[-1])
+        variance[here] = np.interp(mean[here], m, var) + theta[2] * mean[here] ** 2
+    return np.maximum(variance, _LEAST_VARIANCE)
+
+
 def expect(mean: np.ndarray, floor: np.ndarray, theta: np.ndarray) -> Expected:
     """Expectations under theta = (K, v, c); ``floor`` (N,) is where the file clips [DN, black removed]."""
     variance = theta[1] + theta[0] * mean + theta[2] * mean**2
     slope = theta[0] + 2.0 * theta[2] * mean
     coupling = np.full_like(variance, theta[0] * max(theta[1], 0.0))
-    system_gain, read_var = max(theta[0], 1e-6), max(theta[1], QUANTIZATION)
-    for level in np.unique(floor):
-        if level < -FAR * np.sqrt(read_var):
-            continue
-        reach = max(level, 0.0) + _REACH_ELECTRONS * system_gain + _REACH_SIGMAS * np.sqrt(read_var)
-        mu = reach * np.linspace(0.0, 1.0, _TABLE) ** 2
-        m, var, third = clipped_moments(mu, system_gain, read_var, float(level))
+    for level, mu, (m, var, third) in _curves(floor, theta):
         here = (floor == level) & (mean < m[-1])
         rate = np.gradient(var, mu) / np.maximum(np.gradient(m, mu), _LEAST_RATE)
         slope[here] = np.interp(mean[here], m, rate) + 2.0 * theta[2] * mean[here]
@@ -97,7 +114,6 @@ def jacobian(mean: np.ndarray, floor: np.ndarray, theta: np.ndarray) -> np.ndarr
         for column in range(2):
             step = np.zeros(3)
             step[column] = _STEP * max(theta[column], QUANTIZATION)
-            up = expect(mean[near], floor[near], theta + step).variance
-            down = expect(mean[near], floor[near], theta - step).variance
+            up, down = (_predicted(mean[near], floor[near], theta + sign * step) for sign in (1, -1))
             result[near, column] = (up - down) / (2.0 * step[column])
     return result
