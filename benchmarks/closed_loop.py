@@ -10,8 +10,9 @@ calibrated.  Then every mode of the synthesizer takes the same pictures and is c
     measured    the profile that calibration made of NumPy's frames
     resample    NumPy's dark frames, K of the truth
 
-Calibration fits one Tukey-lambda law to pixel and row noise together; that law of the truth is what it is measured
-against.
+Resampled residuals of n frames have lost (2 n - 1)/n^2 of their excess kurtosis, 8 % for 24 frames, so their
+Tukey-lambda law is not compared.  Calibration fits one Tukey-lambda law to pixel and row noise together; that law of
+the truth is what it is measured against.
 
 Each number is (found - told) / standard error of what was found, or, where it is a map, stated as such.  Over many
 runs such numbers have mean 0 and root mean square 1; "-": the mode has no such thing.
@@ -28,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -158,11 +159,14 @@ def truths(mode: str, calibration: CameraProfile) -> dict[str, float]:
     told = {"K [DN/e-]": GAIN, "read variance [DN2]": float(eld.params.read_var)}
     if mode == "pg":
         return told | {"row noise [DN]": 0.0}
-    told |= {"row noise [DN]": ROW_NOISE, "Tukey lambda": common_lambda()}
-    told |= {"color bias R - B [DN]": COLOR_BIAS[0] - COLOR_BIAS[3]}
+    told |= {"row noise [DN]": ROW_NOISE, "color bias R - B [DN]": COLOR_BIAS[0] - COLOR_BIAS[3]}
     if mode == "resample":
         return told | {"DSNU [DN]": DSNU}
-    return told | ({"PRNU [%]": 100 * PRNU, "DSNU [DN]": DSNU} if mode == "numpy" else {})
+    return (
+        told
+        | {"Tukey lambda": common_lambda()}
+        | ({"PRNU [%]": 100 * PRNU, "DSNU [DN]": DSNU} if mode == "numpy" else {})
+    )
 
 
 @cache
@@ -191,7 +195,9 @@ def shading_error(profile: CameraProfile, camera: NumpyCamera) -> float:
     return float(np.sqrt(np.mean((blocks - blocks.mean()) ** 2)))
 
 
-def one_run(seed: int, shape: tuple[int, int]) -> dict[str, tuple[dict[str, tuple[float, float, float]], float]]:
+def one_run(
+    seed: int, shape: tuple[int, int], modes: Sequence[str] = MODES
+) -> dict[str, tuple[dict[str, tuple[float, float, float]], float]]:
     """Mode -> (quantity -> (told, found, standard error), shading error [DN])."""
     camera = NumpyCamera(shape, seed)
     with tempfile.TemporaryDirectory() as temporary:
@@ -216,7 +222,9 @@ def one_run(seed: int, shape: tuple[int, int]) -> dict[str, tuple[dict[str, tupl
         "resample": NoiseSynthesizer(flat, dark=RealDarks.from_images(images)),
     }
     profiles = {"numpy": calibration} | {
-        mode: calibrated(synthetic_camera(synthesizer, seed), shape) for mode, synthesizer in synthesizers.items()
+        mode: calibrated(synthetic_camera(synthesizer, seed), shape)
+        for mode, synthesizer in synthesizers.items()
+        if mode in modes
     }
     results = {}
     for mode, profile in profiles.items():
