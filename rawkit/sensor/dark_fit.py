@@ -17,7 +17,7 @@ takes it out of the row series, S being their own spectrum.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ _FINE = 1 << 15  # probabilities at which a law is shaped, so that its tails cou
 _STRETCH = (0.25, 4.0)  # of the departure from a Gaussian
 _SMOOTH_ROWS = 17  # bins over which the spectrum of the row series is averaged
 _NEIGHBORHOOD = 9  # bins a side, against which a bin of the spectrum is judged
+_LINE = 5.0  # standard errors above the surroundings: 3e-7 by chance
 _RESTLESS = 2.0  # times the typical median deviation: 1 pixel in 1e4 by chance with 16 frames
 _RESTLESS_FRAMES = 6  # fewer cannot tell a rare event from a restless pixel
 _ROUNDING_VAR, _ROUNDING_FOURTH = 1.0 / 12.0, -1.0 / 120.0  # cumulants of a uniform law of 1 DN
@@ -190,11 +191,65 @@ def fit_dark_model(
         column_noise=float(np.sqrt(dark.column_var)) if columns else 0.0,
         pixel_quantiles=law,
         log_spectrum=spectrum,
-        code_edges=code_edges(code_histogram(sample.regions)) if residual.code_step else None,
+        code_edges=None,
         defects=defects,
         frames=moments.count,
     )
+    if residual.code_step:
+        model = replace(model, code_edges=_edges_of(model, code_histogram(sample.regions), cfa, black_level))
     return model, spectrum_peaks(logarithm, averaged=averaged)
+
+
+def _edges_of(
+    model: DarkModel, histogram: tuple[int, NDArray[np.integer]], cfa: CFA, black_level: FloatArray
+) -> tuple[int, NDArray[np.float64]] | None:
+    """``code_edges``, moved to where the model's own law puts as many pixels below each as there are.
+
+    Widths are judged against their neighbors, so their sum drifts; and the smooth part of the converter's errors is
+    in the law already, which was measured in codes.  With the law's distribution function G and the counts' C, the
+    edge between two codes is G^-1(C).
+    """
+    found = code_edges(histogram)
+    if found is None:
+        return None
+    first, edges = found
+    level, below = _dark_distribution(model, cfa, black_level)
+    lowest, counts = histogram
+    under = np.concatenate([[0.0], np.cumsum(counts)]) / counts.sum()
+    at = np.clip(first - lowest + np.arange(len(edges)), 0, len(counts))
+    anchored = np.interp(under[at], below, level)
+    known = (under[at] > 0) & (under[at] < 1) & np.concatenate([[True], np.diff(under[at]) > 0])
+    return first, np.where(known, anchored, edges)
+
+
+def _dark_distribution(model: DarkModel, cfa: CFA, black_level: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Levels [DN, as stored], and the share of a frame's pixels whose analog value lies below each."""
+    from scipy.special import ndtri
+
+    z, knots = ndtri((np.arange(_FINE) + 0.5) / _FINE), ndtri((np.arange(QUANTILES) + 0.5) / QUANTILES)
+    sigma = float(np.sqrt(np.mean(model.pixel_quantiles.astype(np.float64) ** 2)))
+    step = sigma / _BINS_PER_SIGMA
+    center = float(np.median(model.fixed_pattern)) + float(np.mean(black_level))
+    half = int(_REACH * _BINS_PER_SIGMA)
+
+    def density(values: FloatArray) -> FloatArray:
+        bins = np.clip(np.rint(values / step), -half, half).astype(np.int64) + half
+        counts = np.bincount(bins.ravel(), minlength=2 * half + 1).astype(np.float64)
+        return counts / counts.sum()
+
+    total = np.zeros(2 * half + 1)
+    rows, cols = cfa.shape
+    for (r, c), phase in zip(cfa.sites, cfa.plane_phases, strict=True):
+        law = model.pixel_quantiles[phase].astype(np.float64)
+        values = np.interp(z, knots, law)
+        values = np.where(z < knots[0], law[0] / knots[0] * z, np.where(z > knots[-1], law[-1] / knots[-1] * z, values))
+        fixed = model.fixed_pattern[r::rows, c::cols].astype(np.float64) + black_level[phase] - center
+        total += np.convolve(density(values), density(fixed), mode="same")
+    total = np.convolve(total / total.sum(), density(model.row_series.astype(np.float64)), mode="same")
+    others = np.hypot(model.column_noise, model.fixed_residue)
+    if others > step:
+        total = np.convolve(total, density(others * z), mode="same")
+    return center + step * (np.arange(2 * half + 1) - half + 0.5), np.cumsum(total) / total.sum()
 
 
 def _fixed_pattern(moments: PixelMoments, cfa: CFA, black_level: FloatArray) -> tuple[NDArray[np.float32], float]:
@@ -362,7 +417,8 @@ def temporal_spectrum(logarithm: FloatArray, averaged: int) -> NDArray[np.float3
 
     The mean of m exponential powers scatters by 1/sqrt(m): each bin is drawn to the median of its surroundings by the
     share 1 / (1 + m V), V being the variance of the logarithms around there that 1/m and the scatter of its estimate
-    do not explain, so that white noise comes out smooth and a line stays.
+    do not explain, so that white noise comes out smooth.  A bin 5 standard errors above its surroundings is a line, and
+    stays as it is: it stands alone, and most of its power would be shared out.
     """
     shrunk = _shrunk_spectrum(logarithm, averaged)
     return (shrunk - np.log(np.mean(np.exp(shrunk)))).astype(np.float32)
@@ -377,7 +433,9 @@ def _shrunk_spectrum(logarithm: FloatArray, m: int) -> FloatArray:
     around = uniform_filter(median_filter(logarithm, size, mode="wrap"), 3, mode="wrap")
     chance = (1.0 + _SIGNIFICANT * np.sqrt(2.0) / size) / m
     excess = np.maximum(uniform_filter((logarithm - around) ** 2, size, mode="wrap") - chance, 0.0)
-    return around + excess / (excess + 1.0 / m) * (logarithm - around)
+    share = excess / (excess + 1.0 / m)
+    share[logarithm - around > _LINE / np.sqrt(m)] = 1.0
+    return around + share * (logarithm - around)
 
 
 def _along_rows(spectrum: NDArray[np.float32]) -> float:
