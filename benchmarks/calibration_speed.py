@@ -67,8 +67,8 @@ print(json.dumps({"seconds": best, "figures": len(figures)}))
 def write_frames(folder: Path, *, frames: int, megapixels: float) -> None:
     """Six distinct frames, and hard links to them."""
     rng = np.random.default_rng(1)
-    height = int(round(np.sqrt(megapixels * 1e6 / 1.5) / 2)) * 2
-    shape = (height, int(round(1.5 * height / 2)) * 2)
+    height = round(np.sqrt(megapixels * 1e6 / 1.5) / 2) * 2
+    shape = (height, round(1.5 * height / 2) * 2)
     response = 1.0 + 0.005 * rng.standard_normal(shape, dtype=np.float32)
     offset = 0.5 * rng.standard_normal(shape, dtype=np.float32)
 

@@ -361,17 +361,13 @@ def _numbers(pair: PairStatistics, black: FloatArray) -> PairNumbers:
 
 def _plain_pair(a: RawImage, b: RawImage) -> PairNumbers:
     """mean = (mean A + mean B) / 2, variance = mean((A - B)^2) / 2 - (mean A - mean B)^2 / 2: nothing left out."""
+    from rawkit.sensor.pair_kernel import Limits, flat_sums, is_exact
+
     count = len(a.phases)
-    number, sum_a, sum_b, squares = (np.zeros(count) for _ in range(4))
-    rows, cols = a.cfa.shape
-    exact = np.int64 if a.mosaic.dtype.kind in "ui" else np.float64
-    for (r, c), phase in zip(a.cfa.sites, a.plane_phases, strict=True):
-        first, second = a.mosaic[r::rows, c::cols], b.mosaic[r::rows, c::cols]
-        difference = first.astype(exact) - second
-        number[phase] += first.size
-        sum_a[phase] += float(first.sum(dtype=exact))
-        sum_b[phase] += float(second.sum(dtype=exact))
-        squares[phase] += float(np.square(difference).sum())
+    first, second = (np.ascontiguousarray(image.mosaic) for image in (a, b))
+    widest = np.full(count, float(np.iinfo(first.dtype).max) if is_exact(first) else np.inf)
+    everything = Limits(np.zeros(count), widest, np.zeros(count), widest)
+    number, sum_a, sum_b, _, squares, _ = flat_sums(first, second, a.cfa.phase_map, everything).moments.T
     mean_a, mean_b = sum_a / number, sum_b / number
     variance = squares / number / 2.0 - (mean_a - mean_b) ** 2 / 2.0
     return (mean_a + mean_b) / 2.0, variance, number - 1.0, np.full(count, np.nan)
