@@ -25,6 +25,12 @@ def spectrum(size=64):
     return np.log(1.0 + 0.5 * np.cos(2 * np.pi * v) + 0.2 * np.cos(4 * np.pi * u)).astype(np.float32)
 
 
+def spectrum_with_lines():
+    log_spectrum = spectrum()
+    log_spectrum[32, 32], log_spectrum[16, 8], log_spectrum[-16, -8] = 4.0, 3.0, 3.0
+    return log_spectrum
+
+
 def simulated_profile(shape, *, read_vars=(9.0,), isos=(800.0,), **changes):
     """A profile whose dark model has everything; ``changes`` replace fields of it."""
     rng = np.random.default_rng(4)
@@ -35,7 +41,7 @@ def simulated_profile(shape, *, read_vars=(9.0,), isos=(800.0,), **changes):
         "row_series": rng.normal(0, 0.6, (5, shape[0])).astype(np.float32),
         "column_noise": 0.3,
         "pixel_quantiles": (np.array([[2.0], [2.2], [2.4], [2.6]]) * special.ndtri(P)).astype(np.float32),
-        "log_spectrum": spectrum(),
+        "log_spectrum": spectrum_with_lines(),
         "code_edges": (440, codes - 0.5 + rng.normal(0, 0.08, codes.size)),
         "defects": np.array([(9, 8, "dead", 0.1), (3, 5, "hot", 60.0), (12, 7, "telegraph", 25.0)], DEFECT_DTYPE),
         "frames": 5,
@@ -96,6 +102,27 @@ def test_pixel_noise_has_the_measured_spectrum_everywhere():
     seams = np.arange(56, 700, 56)
     assert abs((z[:, seams] ** 2).mean() - 1) < 5 * np.sqrt(1.4 * 2 / (seams.size * 700))
     assert abs((z[:, seams] * z[:, seams - 1]).mean() - 0.25) < 5 * np.sqrt(1.4 * 3 / (seams.size * 700))
+
+
+def test_spectral_lines_are_coherent_over_the_frame_and_new_in_each():
+    """Two lines of 4 % (at 1/4, 1/8) and 1 % (checkerboard) of the variance: full power in one bin of a frame of any
+    size that holds whole periods."""
+    power = np.ones((64, 64))
+    power[16, 8] = power[-16, -8] = 0.02 * 64**2
+    power[32, 32] = 0.01 * 64**2
+    field = SpectralField(np.log(power))
+    total = power.mean()
+    frames = np.stack([field.draw((192, 320), seed=1, frame=f) for f in range(20)])
+    spectra = np.fft.fft2(frames) / frames[0].size
+    share = (np.abs(spectra) ** 2).mean(axis=0)
+    # Noise under a line: 1 / 61440 of the variance; with the line it makes 2 sqrt(share / 61440 / 20) of scatter.
+    for place, expected in (((48, 40), 0.02 / total), ((96, 160), 0.01 / total)):
+        assert share[place] == pytest.approx(expected, abs=5 * 2 * np.sqrt(expected / 61440 / 20) + 1 / 61440)
+    assert frames.var() == pytest.approx(1, abs=5 * np.sqrt(2 / frames.size))
+    phases = np.exp(1j * np.angle(spectra[:, 48, 40]))
+    assert abs(phases.mean()) < 5 / np.sqrt(20)
+    assert {-1.0, 1.0} == set(np.sign(spectra[:, 96, 160].real))
+    assert np.array_equal(frames[3][70:101, 33:200], field.draw((31, 167), seed=1, frame=3, origin=(70, 33)))
 
 
 def test_rows_come_in_blocks_from_one_real_frame():

@@ -358,6 +358,9 @@ def _colored_bands(
     top, left = tile.origin
     bottom = top + shape[0]
     overlap = down.numel() - step[0]
+    period = field.lines(seed=tile.seed, frame=tile.frame)
+    lines = None if period is None else _to(period, device)
+    line_columns = torch.arange(left, left + shape[1], device=device) % amplitude.shape[1]
 
     def strip(block_row: int) -> torch.Tensor:
         height, length = amplitude.shape
@@ -386,5 +389,9 @@ def _colored_bands(
             band[:overlap] = band[:overlap] * down[:overlap, None] + before[step[0] :] * down[step[0] :, None]
         start = block_row * step[0]
         low, high = max(top, start), min(bottom, start + step[0])
-        yield low - top, band[low - start : high - start]
+        band = band[low - start : high - start]
+        if lines is not None:
+            line_rows = torch.arange(low, high, device=device) % lines.shape[0]
+            band = band + lines[line_rows][:, line_columns]
+        yield low - top, band
         before = now

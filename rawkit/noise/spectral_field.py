@@ -8,6 +8,10 @@ of unit variance and spectrum S (mean 1); the real and the imaginary part are tw
 overlap by an eighth and are blended with sine and cosine, whose squares add up to one, so that variance is 1 and
 correlations run on everywhere, up to a block's length.
 
+Spectral lines are coherent over a whole frame.  A bin that stands out from the bins three away by a factor of 3 is
+taken out of S and drawn once per frame instead, with its measured amplitude and a random phase: h x w pixels that are
+repeated over the sensor.
+
 A tile computes every block it touches, whole: it gets the noise of the full frame's tile, at the price of the blocks'
 parts outside.  Sums have two terms, so their order does not matter.  Transforms are in double precision: another FFT
 (on a GPU) differs by 1e-15 of the noise.
@@ -23,10 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawkit.noise.kernels import add_block, fill_spectrum
+from rawkit.noise.rng import pixel_words
 
 #: Stream of the blocks' draws.
 SPECTRUM_STREAM = 4
+#: Stream of the lines' phases.
+LINE_STREAM = 10
 _OVERLAP = 8  # block lengths per overlap
+_LINE_DISTANCE = 3  # bins; a line between two bins has leaked 99 % of its power nearer than that
+_LINE_FACTOR = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +58,47 @@ class SpectralField:
     log_spectrum: NDArray[np.floating]
 
     @cached_property
-    def amplitude(self) -> NDArray[np.float64]:
-        """(h, w): sqrt(S h w)."""
+    def _power(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(h, w) power of the broad spectrum and of the lines; together their mean is 1."""
         power = np.exp(np.asarray(self.log_spectrum, np.float64))
         power = (power + np.roll(power[::-1, ::-1], (1, 1), (0, 1))) / 2.0
-        return np.sqrt(power / power.mean() * power.size)
+        power /= power.mean()
+        if min(power.shape) < 2 * _LINE_DISTANCE + 2:
+            return power, np.zeros_like(power)
+        reach = range(-_LINE_DISTANCE, _LINE_DISTANCE + 1)
+        ring = np.stack(
+            [np.roll(power, (i, j), (0, 1)) for i in reach for j in reach if max(abs(i), abs(j)) == _LINE_DISTANCE]
+        )
+        line = power > _LINE_FACTOR * ring.max(axis=0)
+        broad = np.where(line, np.median(ring, axis=0), power)
+        return broad, power - broad
+
+    @cached_property
+    def amplitude(self) -> NDArray[np.float64]:
+        """(h, w): sqrt(S h w) of the broad spectrum."""
+        return np.sqrt(self._power[0] * self.log_spectrum.size)
+
+    def lines(self, *, seed: int, frame: int) -> NDArray[np.float32] | None:
+        """One period (h, w) of the lines of a frame; None without lines.
+
+        A pair of conjugate bins of power S is sqrt(4 S / (h w)) cos(phase), one that is its own conjugate
+        +- sqrt(S / (h w)).
+        """
+        import scipy.fft
+
+        power = self._power[1]
+        u, v = np.nonzero(power)
+        if not u.size:
+            return None
+        height, width = power.shape
+        own = (2 * u % height == 0) & (2 * v % width == 0)
+        first = own | (u * width + v < (-u % height) * width + (-v % width))
+        u, v, own = u[first], v[first], own[first]
+        turn = pixel_words(u, v, LINE_STREAM, seed, frame).astype(np.float64) / 2.0**32
+        phase = np.where(own, np.where(turn < 0.5, 1.0, -1.0), 2.0 * np.exp(2j * np.pi * turn))
+        spectrum = np.zeros(power.shape, np.complex128)
+        spectrum[u, v] = np.sqrt(power[u, v] * power.size) * phase
+        return np.real(np.asarray(scipy.fft.ifft2(spectrum, workers=1))).astype(np.float32)
 
     @cached_property
     def windows(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -93,6 +138,8 @@ class SpectralField:
         bottom = top + shape[0]
         down = self.windows[0]
         overlap = down.size - step
+        lines = self.lines(seed=seed, frame=frame)
+        columns = np.arange(left, left + shape[1]) % self.amplitude.shape[1]
         before = self.strip(top // step - 1, left, shape[1], seed=seed, frame=frame) if top % step < overlap else None
         for block_row in range(top // step, (bottom - 1) // step + 1):
             strip = self.strip(block_row, left, shape[1], seed=seed, frame=frame)
@@ -102,7 +149,10 @@ class SpectralField:
                 band[:overlap] += before[step:] * down[step:, None]
             start = block_row * step
             low, high = max(top, start), min(bottom, start + step)
-            yield low - top, band[low - start : high - start]
+            band = band[low - start : high - start]
+            if lines is not None:
+                band += lines[np.arange(low, high) % len(lines)][:, columns]
+            yield low - top, band
             before = strip
 
     def draw(
