@@ -78,6 +78,11 @@ def test_no_preview_is_no_evidence(tmp_path):
     assert not module._has_bright_preview(dng(tmp_path, "a.dng", 6000.0, rng=np.random.default_rng(0)))
 
 
+@pytest.mark.data
+def test_the_preview_of_a_daylight_photograph_is_bright(data_dir):
+    assert module._has_bright_preview(data_dir / "raw" / "nikon_d5000_hdrmerge1_ljpeg.dng")
+
+
 def test_sidecars_are_no_frames(tmp_path):
     for name in ("dark_0.npy", "dark_1.npy"):
         np.save(tmp_path / name, np.full((8, 8), 64, np.uint16))
@@ -191,7 +196,7 @@ def test_dark_current_is_reported_with_its_temperature(tmp_path):
     details = result.profile.details[100.0]
     assert details.dark_temperature == 20.0
     # Mean of 64 x 64 pixels of variance 16 to 32 DN^2, four exposures: 0.06 e-/s.
-    assert details.dark_current[0] == pytest.approx(4.0, abs=0.25)
+    assert np.atleast_1d(details.dark_current)[0] == pytest.approx(4.0, abs=0.25)
     (remark,) = [r for r in details.remarks if "44.0 C" in r]
     assert float(remark.split(": ")[1].split()[0]) == pytest.approx(64.0, abs=0.8)
     assert sum("44.0 C" in why for _, why in result.left_out) == 8

@@ -16,7 +16,17 @@ SHAPE = (120, 160)  # 19,200 pixels: relative standard error of a pair's varianc
 LEVELS = (30.0, 100.0, 300.0, 800.0, 1500.0, 2500.0)  # e-
 
 
-def pair(rng, electrons, *, exposure=0.01, gain=GAIN, read_noise=READ_NOISE, drift=0.0, light=1.0, bend=0.0):
+def pair(
+    rng,
+    electrons,
+    *,
+    exposure=0.01,
+    gain=GAIN,
+    read_noise=READ_NOISE,
+    drift=0.0,
+    light: float | np.ndarray = 1.0,
+    bend=0.0,
+):
     """Statistics of two frames; ``bend`` is the relative loss of signal at white."""
 
     def frame():
