@@ -1,11 +1,17 @@
-"""How good is denoising on clean pictures with synthetic noise, and what does it cost?
+"""How good is denoising on clean pictures with synthetic noise, beside its peers, and what does it cost?
 
     python benchmarks/denoise_quality.py [folder of PNG or JPEG] [--count N] [--iso 1600 6400 12800]
+        [--model NAME_OR_FILE ...] [--pmrid FOLDER] [--bm3d-python PYTHON] [--only METHOD ...]
 
-Pictures are unprocessed to a linear RGGB mosaic of 959 DN (10 bit, black 64), get Poisson-Gaussian noise drawn by
-NumPy with the coefficients MegEngine/PMRID publishes for the Reno 10x (``run_benchmark.py``), and every method sees
-the Anscombe-stabilized planes.  Columns: raw PSNR (peak = white, packed planes) / PSNR and SSIM after white
-balance, clip and the sRGB curve; processor seconds per mosaic megapixel, one thread.
+The task and the columns are those of ``rawkit evaluate`` (rawkit/restore/evaluate.py), with the noise coefficients that
+MegEngine/PMRID publishes for the Reno 10x (``run_benchmark.py``).  Peers run on the same noise in the same run:
+
+* wavelet and non-local means of scikit-image on the Anscombe-stabilized planes;
+* PMRID: FOLDER holds ``net_torch.py`` and ``torch_pretrained.ckp`` of a checkout of MegEngine/PMRID (Apache-2.0);
+* BM3D: PYTHON is the interpreter of an environment with the package ``bm3d`` (its licence is non-commercial), which
+  filters every stabilized plane.
+
+One thread, float32.
 """
 
 from __future__ import annotations
@@ -13,31 +19,25 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import time
-import zlib
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from skimage.metrics import structural_similarity
 from skimage.restoration import cycle_spin, denoise_nl_means, denoise_wavelet
 
-from rawkit.noise.unprocess import photograph_to_raw
-from rawkit.raw.develop import srgb_curve
-from rawkit.raw.image import CFA
 from rawkit.restore.denoise import Denoiser
+from rawkit.restore.evaluate import SPAN, Method, evaluate, pictures_in
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.transforms import anscombe, inverse_anscombe
 
-BLACK, WHITE = 64.0, 1023.0
-SPAN = WHITE - BLACK
-NEUTRAL = (0.5, 1.0, 0.62)
-# XYZ (D65) to camera, a typical phone sensor; the same for every picture.
-MATRIX = np.array([[0.838, -0.263, -0.0639], [-0.2887, 1.0725, 0.2496], [-0.0627, 0.1427, 0.5438]])
-BALANCE = (1 / np.array([NEUTRAL[0], NEUTRAL[1], NEUTRAL[1], NEUTRAL[2]]))[:, None, None]
-
-Method = Callable[[np.ndarray, NoiseParams], np.ndarray]
+BM3D = """
+import sys, numpy as np, bm3d
+d = np.load(sys.argv[1])
+np.save(sys.argv[1], np.stack([bm3d.bm3d(p, 1.0) for p in d]).astype(np.float32))
+"""
 
 
 def reno10x(iso: float) -> NoiseParams:
@@ -45,45 +45,67 @@ def reno10x(iso: float) -> NoiseParams:
     return NoiseParams(0.0005995267 * iso + 0.00868861, 7.11772e-7 * iso**2 + 6.514934e-4 * iso + 0.11492713)
 
 
-def stabilized(per_plane: Callable[[np.ndarray], np.ndarray]) -> Method:
-    """A filter of single unit-noise planes as a method on signal planes."""
+def stabilized(planes_filter: Callable[[np.ndarray], np.ndarray]) -> Method:
+    """A filter of unit-noise planes as a method on signal planes."""
 
     def method(planes: np.ndarray, params: NoiseParams) -> np.ndarray:
-        d = anscombe(planes, params)
-        return inverse_anscombe(np.stack([per_plane(plane) for plane in d]).astype(np.float32), params)
+        return inverse_anscombe(planes_filter(anscombe(planes, params)).astype(np.float32), params)
 
     return method
 
 
-def wavelet(plane: np.ndarray) -> np.ndarray:
-    return cycle_spin(
-        plane, func=denoise_wavelet, max_shifts=3, workers=1,
-        func_kw={"sigma": 1.0, "wavelet": "sym4", "mode": "soft", "method": "BayesShrink", "rescale_sigma": True},
-    )  # fmt: skip
+def wavelet(planes: np.ndarray) -> np.ndarray:
+    return np.stack([
+        cycle_spin(
+            plane, func=denoise_wavelet, max_shifts=3, workers=1,
+            func_kw={"sigma": 1.0, "wavelet": "sym4", "mode": "soft", "method": "BayesShrink", "rescale_sigma": True},
+        )
+        for plane in planes
+    ])  # fmt: skip
 
 
-def nlm(plane: np.ndarray) -> np.ndarray:
-    return denoise_nl_means(plane, patch_size=5, patch_distance=9, h=0.8, sigma=1.0, fast_mode=True)
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return float(-10 * np.log10(np.mean((a.astype(np.float64) - b) ** 2)))
-
-
-def scores(clean: np.ndarray, estimate: np.ndarray) -> tuple[float, float, float]:
-    """Raw PSNR, rendered PSNR, rendered SSIM."""
-    shown = [srgb_curve(np.clip(x / SPAN * BALANCE, 0, 1)) for x in (clean, estimate)]
-    ssim = [structural_similarity(a, b, data_range=1.0) for a, b in zip(*shown, strict=True)]
-    return psnr(clean / SPAN, estimate / SPAN), psnr(*shown), float(np.mean(ssim))
-
-
-def clean_planes(path: Path) -> np.ndarray:
-    rgb = np.asarray(Image.open(path).convert("RGB"))
-    rgb = rgb[: rgb.shape[0] // 2 * 2, : rgb.shape[1] // 2 * 2]
-    raw = photograph_to_raw(
-        rgb, cfa=CFA.bayer("RGGB"), white_level=WHITE, black=BLACK, as_shot_neutral=NEUTRAL, color_matrix=MATRIX
+def nlm(planes: np.ndarray) -> np.ndarray:
+    return np.stack(
+        [denoise_nl_means(plane, patch_size=5, patch_distance=9, h=0.8, sigma=1.0, fast_mode=True) for plane in planes]
     )
-    return raw.planes()
+
+
+def bm3d(python: str) -> Callable[[np.ndarray], np.ndarray]:
+    """BM3D of every plane, in another interpreter (its seconds are not counted)."""
+
+    def run(planes: np.ndarray) -> np.ndarray:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "planes.npy"
+            np.save(file, planes)
+            subprocess.run([python, "-c", BM3D, str(file)], check=True)
+            return np.load(file)
+
+    return run
+
+
+def pmrid(folder: Path) -> Method:
+    """PMRID as its paper runs it: clip, k-sigma to the anchor ISO 1600, times 256, network, back."""
+    import torch
+
+    sys.path.insert(0, str(folder))
+    from net_torch import Network  # pyright: ignore[reportMissingImports]
+
+    network = Network()
+    network.load_state_dict(torch.load(folder / "torch_pretrained.ckp", map_location="cpu", weights_only=True))
+    network = network.eval().to(memory_format=torch.channels_last)
+    anchor = reno10x(1600)
+
+    def method(planes: np.ndarray, params: NoiseParams) -> np.ndarray:
+        scale = anchor.system_gain / params.system_gain
+        shift = anchor.system_gain * (params.read_var / params.system_gain**2 - anchor.read_var / anchor.system_gain**2)
+        x = 256 * (np.clip(planes / SPAN, 0, 1) * SPAN * scale + shift) / SPAN
+        height, width = x.shape[1:]
+        x = np.pad(x, ((0, 0), (0, -height % 32), (0, -width % 32)), mode="reflect").astype(np.float32)
+        with torch.inference_mode():
+            y = network(torch.from_numpy(x)[None].contiguous(memory_format=torch.channels_last))
+        return (y[0, :, :height, :width].numpy() / 256 * SPAN - shift) / scale
+
+    return method
 
 
 def main() -> None:
@@ -93,46 +115,42 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=default)
     parser.add_argument("--count", type=int, help="use only so many pictures, evenly spread")
     parser.add_argument("--iso", type=float, nargs="+", default=[1600, 6400, 12800])
+    parser.add_argument("--model", nargs="+", default=["classical"], help="our denoisers")
+    parser.add_argument("--pmrid", type=Path, help="folder with net_torch.py and torch_pretrained.ckp")
+    parser.add_argument("--bm3d-python", help="interpreter with the package bm3d")
     parser.add_argument("--only", nargs="+", help="methods to run")
     options = parser.parse_args()
 
-    files = sorted(p for p in options.folder.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    files = pictures_in(options.folder)
     if options.count:
         files = files[:: max(1, len(files) // options.count)][: options.count]
-    if not files:
-        parser.error(f"no PNG or JPEG pictures in {options.folder}")
-    denoiser = Denoiser.load("classical")
     methods: dict[str, Method] = {
         "noisy": lambda planes, params: planes,
         "wavelet per plane": stabilized(wavelet),
         "NLM per plane": stabilized(nlm),
-        "rawkit classical": denoiser.denoise_planes,
     }
+    if options.bm3d_python:
+        methods["BM3D per plane"] = stabilized(bm3d(options.bm3d_python))
+    if options.pmrid:
+        methods["PMRID"] = pmrid(options.pmrid)
+    methods |= {f"rawkit {Path(name).stem}": Denoiser.load(name, "cpu").denoise_planes for name in options.model}
     if options.only:
         methods = {name: methods[name] for name in options.only}
-    for name, method in methods.items():  # compile before timing
-        method(np.ones((4, 64, 64), np.float32), NoiseParams(1.0, 1.0)), name
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    for method in methods.values():  # compile before timing
+        method(np.ones((4, 64, 64), np.float32), NoiseParams(1.0, 1.0))
 
     print(f"{len(files)} pictures of {options.folder.name}, {platform.machine()}")
-    print(f"{'ISO':>6s} {'method':20s} {'raw dB':>8s} {'sRGB dB':>8s} {'SSIM':>6s} {'s/MP':>6s}")
-    for iso in options.iso:
-        params = reno10x(iso)
-        totals = {name: np.zeros(4) for name in methods}
-        megapixels = 0.0
-        for path in files:
-            clean = clean_planes(path)
-            rng = np.random.default_rng(zlib.crc32(f"{path.name} {iso:g}".encode()))
-            shot = params.system_gain * rng.poisson(clean / params.system_gain)
-            noisy = (shot + rng.normal(0.0, np.sqrt(params.read_var), clean.shape)).astype(np.float32)
-            megapixels += clean.size / 1e6
-            for name, method in methods.items():
-                start = time.process_time()
-                estimate = method(noisy, params)
-                spent = time.process_time() - start
-                totals[name] += np.array([*scores(clean, estimate), spent])
-        for name, total in totals.items():
-            raw, shown, ssim = total[:3] / len(files)
-            print(f"{iso:6g} {name:20s} {raw:8.2f} {shown:8.2f} {ssim:6.3f} {total[3] / megapixels:6.2f}", flush=True)
+    print(
+        f"{'ISO':>6s} {'method':20s} {'raw dB':>8s} {'sRGB dB':>8s} {'SSIM':>6s} {'ratio':>6s} {'lag':>6s} {'s/MP':>6s}"
+    )
+    for s in evaluate(methods, files, {iso: reno10x(iso) for iso in options.iso}):
+        print(
+            f"{s.iso:6g} {s.method:20s} {s.raw_db:8.2f} {s.srgb_db:8.2f} {s.ssim:6.3f} {s.ratio:6.3f} {s.lag:6.3f} "
+            f"{s.seconds_per_megapixel:6.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

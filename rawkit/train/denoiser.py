@@ -64,6 +64,7 @@ class Recipe:
     validation : folder of pictures never trained on; "" for none
     leave_out : cameras not to be used
     procedural : part of the crops from procedural pictures
+    procedural_size : edge of a procedural picture [pixels]
     patch : edge of a crop [packed pixels; twice as many mosaic pixels]
     batch : crops per step and process
     steps, warmup, decay : schedule, see ``learning_rate``
@@ -88,6 +89,7 @@ class Recipe:
     validation_count: int = 24
     leave_out: tuple[str, ...] = ()
     procedural: float = 0.25
+    procedural_size: int = 768
     patch: int = 128
     batch: int = 4
     steps: int = 40_000
@@ -186,6 +188,9 @@ def train(
         The folder has a state and ``resume`` is False; or there is none to resume; or it is of another network.
     """
     out, where = Path(out), pick_device(device)
+    threads = torch.get_num_threads()
+    if where.type == "cpu":
+        torch.set_num_threads(1)  # two threads wait for each other longer than they work; start two processes
     team = Team.join(where)
     torch.manual_seed(recipe.seed)
     network = RawRestormer(recipe.network, checkpointing=recipe.checkpointing)
@@ -201,7 +206,9 @@ def train(
         raise WeightsError(f"{state_file} is a run already begun; resume it or choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
     log = Log(out / "log.jsonl")
-    pictures = Pictures(recipe.photographs, procedural=recipe.procedural, seed=recipe.seed)
+    pictures = Pictures(
+        recipe.photographs, procedural=recipe.procedural, seed=recipe.seed, pool_size=recipe.procedural_size
+    )
     cameras = torch.as_tensor(camera_table(recipe.cameras, leave_out=recipe.leave_out))
     forward = torch.compile(network) if recipe.compile else network
     autocast = recipe.precision == "bfloat16"
@@ -260,6 +267,7 @@ def train(
                 saved = time.monotonic()
     finally:
         checkpoint()  # also after Ctrl-C: between two steps the state is whole
+        torch.set_num_threads(threads)
     return weights
 
 
