@@ -2,9 +2,9 @@
 
 Real darks of EMVA 1288 reference set 001 (12-bit CCD, (C) Basler AG, CC BY-SA 3.0).  ``--split pairs``: the first frame
 of every pair fits, the second tests; ``--split halves``: the first half of the frames fits, the second, of longer
-exposures and some drift, tests.  A profile is calibrated from the flats and the fitting darks; each mode makes as many darks as
-there are test frames.  All figures are distances of a set from the test frames; the first row is what the *fitting*
-frames themselves reach, the floor.
+exposures and some drift, tests.  A profile is calibrated from the flats and the fitting darks; each mode makes as many
+darks as there are test frames.  All figures are distances of a set from the test frames; the first row is what the
+*fitting* frames themselves reach, the floor.
 
 python benchmarks/realism.py DATA [--split pairs] [--seeds 3] [--page realism.html]
 

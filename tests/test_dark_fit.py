@@ -160,6 +160,40 @@ def test_edges_of_an_uneven_converter():
     assert code_edges((0, np.bincount(np.round(rng.normal(100, 5.0, 1_000_000)).astype(int)))) is None
 
 
+def test_law_and_edges_together_give_the_counts():
+    """Skewed noise through an uneven converter: what the law has of its shape, the edges must not have again."""
+    rng, count = np.random.default_rng(8), 12
+    edges = np.arange(1000) - 0.5 + 0.05 * rng.standard_normal(1000)
+    skewed = (rng.gamma(60.0, 1.0, (count, *SHAPE)) - 60.0) * (3.0 / np.sqrt(60.0))
+    rows = rng.choice((-0.5, 0.5), (count, SHAPE[0], 1))
+    stored = np.searchsorted(edges, BLACK + skewed + rows) - 1.0
+    model, _ = fit(stored - BLACK, read_var=9.25)
+    # The model again, in bare NumPy; beyond the table its tails run on in proportion to a Gaussian's.
+    first, levels = model.code_edges
+    z, knots, law = rng.standard_normal(stored.shape), norm.ppf(PROBABILITY), model.pixel_quantiles[0]
+    again = np.interp(z, knots, law) * np.maximum(1.0, np.abs(z) / knots[-1])
+    again += BLACK + model.row_series[:, :, None] + model.fixed_pattern
+    inside = (again >= levels[0]) & (again < levels[-1])
+    codes = np.where(inside, first - 1 + np.searchsorted(levels, again), np.round(again)).astype(int)
+    p, q = (np.bincount(c.astype(int).ravel(), minlength=600)[480:520] + 0.5 for c in (stored, codes))
+    p, q = p / p.sum(), q / q.sum()
+    # 30 codes of 3.9 million pixels: chance alone gives 30 / 3.9e6 = 8e-6; the skew counted twice gives 1e-3.
+    assert np.sum(p * np.log(p / q)) < 5e-5
+
+
+def test_a_spectral_line_keeps_its_power():
+    rng, count, amplitude = np.random.default_rng(9), 8, 0.6
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    wave = 2 * np.pi * (40 * y + 24 * x) / 256
+    frames = [rng.normal(0, 3.0, SHAPE) + amplitude * np.sin(wave + rng.uniform(0, 2 * np.pi)) for _ in range(count)]
+    model, _ = fit(frames, read_var=9.0)
+    power = np.exp(model.log_spectrum)
+    share = (power[40, 24] + power[-40, -24] - 2) / power.size
+    truth = amplitude**2 / 2 / (9.0 + 1 / 12 + amplitude**2 / 2)
+    # A line of power P over white noise w in m periodograms: relative error sqrt(2 w / (P m)), here 1 %.
+    assert share == pytest.approx(truth, rel=0.05)
+
+
 def test_a_doubled_code_is_twice_as_wide_and_its_neighbor_has_no_width():
     rng = np.random.default_rng(6)
     stored = 2 * np.round(rng.normal(50, 6.0, 1_000_000)).astype(int)

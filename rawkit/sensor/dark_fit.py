@@ -218,8 +218,8 @@ def _edges_of(
     under = np.concatenate([[0.0], np.cumsum(counts)]) / counts.sum()
     at = np.clip(first - lowest + np.arange(len(edges)), 0, len(counts))
     anchored = np.interp(under[at], below, level)
-    known = (under[at] > 0) & (under[at] < 1) & np.concatenate([[True], np.diff(under[at]) > 0])
-    return first, np.where(known, anchored, edges)
+    inside = (under[at] > 0) & (under[at] < 1)
+    return first, np.maximum.accumulate(np.where(inside, anchored, edges))  # codes that never occur have no width
 
 
 def _dark_distribution(model: DarkModel, cfa: CFA, black_level: FloatArray) -> tuple[FloatArray, FloatArray]:
