@@ -9,7 +9,9 @@ from synthetic import bayer_map, expose, field
 
 from rawkit.errors import CalibrationError
 from rawkit.sensor.calibrate import calibrate
+from rawkit.sensor.dark_model import DarkModel
 from rawkit.sensor.frames import FrameSet
+from rawkit.sensor.profile import CameraProfile
 
 SHAPE = (64, 64)
 BLACK, WHITE = 512.0, 16383.0
@@ -192,3 +194,41 @@ def test_emva_reference_set(data_dir):
     params = calibrate(FrameSet.open(folder)).profile.noise.at(100)
     assert float(params.system_gain[0]) == pytest.approx(reference["K"], rel=0.005)
     assert float(params.read_var[0] ** 0.5) == pytest.approx(reference["sigma_y_dark"], rel=0.01)
+
+
+def test_places_on_the_sensor_are_measured_at_every_iso(tmp_path):
+    """DSNU of 1.5 DN and 3 DN, PRNU of 1 %: in the details; dark model, lines and shading: in the saved maps."""
+    shape = (128, 160)
+    for iso, offsets in ((100, 1.5), (400, 3.0)):
+        shoot_set(tmp_path, gain=iso / 100, read_noise=4.0, seed=11, iso=iso, shape=shape, prnu=0.01, dsnu=offsets,
+                  levels=(400, 800, 1200, 1600, 2000, 2400), darks=8)  # fmt: skip
+    result = calibrate(FrameSet.open(tmp_path))
+    result.profile.save(tmp_path / "p.json")
+    profile = CameraProfile.load(tmp_path / "p.json")
+    for iso, offsets in ((100.0, 1.5), (400.0, 3.0)):
+        details = profile.details[iso]
+        for phase in range(4):
+            assert abs(details.dsnu_pixel[phase] - offsets) < 4 * details.dsnu_pixel_se[phase] + 0.01
+            assert abs(details.prnu_pixel[phase] - 0.01) < 4 * details.prnu_pixel_se[phase]
+            assert details.dsnu_row[phase] < 4 * details.dsnu_row_se[phase] + 0.1
+        model = DarkModel.from_profile(profile, iso)
+        assert model.fixed_pattern.shape == shape
+        assert model.frames == 8
+        spread = np.hypot(model.fixed_pattern.std(), model.fixed_residue)
+        assert spread == pytest.approx(offsets, rel=0.05)  # 20480 pixels and their temporal noise: 1.5 %
+        assert model.pixel_quantiles.std(axis=1) == pytest.approx(4.0, rel=0.02)  # half a percent of sampling
+        assert model.row_series.shape == (8, shape[0])
+    assert result.shading is not None
+    assert [s.isos for s in result.shading.segments] == [(100.0, 400.0)]
+    assert profile.maps["shading_isos_segment0"].tolist() == [100.0, 400.0]
+    # The pattern is the same at both ISOs but for its size: slope x ISO makes up the difference.
+    small = {iso: result.spatial[iso].mean_dark for iso in (100.0, 400.0)}
+    np.testing.assert_allclose(result.shading.at(400.0), small[400.0], atol=1e-6)
+
+
+def test_without_places_the_noise_is_the_same(tmp_path):
+    shoot_set(tmp_path, gain=2.0, read_noise=4.0, seed=12)
+    with_places, without = (calibrate(FrameSet.open(tmp_path), spatial=spatial) for spatial in (True, False))
+    assert without.spatial == {}
+    assert without.profile.maps == {}
+    assert np.array_equal(with_places.profile.noise.at(100).system_gain, without.profile.noise.at(100).system_gain)

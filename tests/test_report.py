@@ -57,19 +57,65 @@ def test_demo_measures_what_it_simulated(tmp_path, monkeypatch):
     )
 
 
-def test_calibration_page_shows_verdict_curves_and_left_out_files(tmp_path):
+@pytest.fixture(scope="module")
+def two_isos(tmp_path_factory):
+    """A color camera at ISO 100 and 400, every fifth of whose pixels is offset, and one broken file."""
     from test_calibrate import shoot_set
 
-    from rawkit.report.calibration import calibration_page
     from rawkit.sensor.calibrate import calibrate
     from rawkit.sensor.frames import FrameSet
 
-    shoot_set(tmp_path, gain=2.0, read_noise=4.0, seed=1)
-    (tmp_path / "flat_100_008.npy").write_bytes(b"not an array")
-    page = calibration_page(calibrate(FrameSet.open(tmp_path)))
-    assert page.count("<svg") >= 3
+    folder = tmp_path_factory.mktemp("frames")
+    for number, iso in enumerate((100, 400)):
+        shoot_set(folder, gain=iso / 200, read_noise=4.0, seed=1, iso=iso, shape=(128, 160), dsnu=1.0 + number,
+                  levels=(20, 80, 300, 1000, 2000, 3500))  # fmt: skip
+    (folder / "flat_100_008.npy").write_bytes(b"not an array")
+    return calibrate(FrameSet.open(folder))
+
+
+def test_calibration_page_shows_verdict_curves_and_left_out_files(two_isos):
+    from rawkit.report.calibration import calibration_page
+
+    page = calibration_page(two_isos)
+    assert page.count("<svg") >= 2 * 11
     assert "Verdict" in page
     assert "flat_100_008.npy" in page
-    for name in ("photon transfer", "signal-to-noise", "row noise", "prnu"):
-        assert name in page.lower()
+    for name in ("photon transfer", "signal-to-noise", "row noise", "prnu", "linearity", "quantiles", "defective",
+                 "dark shading", "nonlinearity", "sha-256"):  # fmt: skip
+        assert name in page.lower(), name
     assert "default-src 'none'" in page
+    outside = re.sub(r'xmlns[:\w]*="[^"]+"|<!DOCTYPE[^>]+>|<metadata>.*?</metadata>', "", page, flags=re.S)
+    assert "http" not in outside.replace("http-equiv", "")
+
+
+def test_figures_take_a_calibration(two_isos):
+    from matplotlib.figure import Figure
+
+    from rawkit.report import figures
+
+    of_iso = (
+        figures.photon_transfer, figures.linearity, figures.signal_to_noise, figures.dark_histogram,
+        figures.dark_quantiles, figures.row_noise, figures.temporal_spectrum, figures.fixed_spectra,
+        figures.shading_maps, figures.pixel_maps, figures.defect_map,
+    )  # fmt: skip
+    of_camera = figures.noise_over_iso, figures.shading_over_iso, figures.converter_figure
+    for figure in [*(draw(two_isos, 100) for draw in of_iso), *(draw(two_isos) for draw in of_camera)]:
+        assert isinstance(figure, Figure)
+        # A column of the report: letters of 9 points stay readable on a telephone.
+        assert figure.get_size_inches()[0] <= 4.8
+    with pytest.raises(KeyError, match="no spatial findings at ISO 200"):
+        figures.defect_map(two_isos, 200)
+
+
+def test_the_confidence_band_is_that_of_the_fit(two_isos):
+    """At the brightest level the band is two standard errors of K wide on either side."""
+    from rawkit.report import figures
+
+    curve, dark = two_isos.curves[400], two_isos.darks[400]
+    top = figures.photon_transfer(two_isos, 400).axes[0]
+    band = top.collections[0].get_paths()[0].vertices
+    bright = band[band[:, 0] == band[:, 0].max()]
+    signal = bright[0, 0]
+    model = curve.system_gain[0] * signal + dark.read_var[0]
+    expected = 2 * np.hypot(signal * curve.system_gain_se[0], dark.read_var_se[0])
+    assert bright[:, 1].max() - model == pytest.approx(expected, rel=1e-6)
