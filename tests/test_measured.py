@@ -184,6 +184,25 @@ def test_defects():
     assert lit[:, 20, 20].mean() == pytest.approx(100, abs=5 * np.sqrt(154 / frames))
 
 
+def test_rare_events_of_heavy_tails_are_no_telegraph_pixels():
+    """20 frames of a Laplace law on 250 000 pixels: those that a Gaussian test flags are in the law already."""
+    quantiles = np.where(P < 0.5, np.log(2 * P), -np.log(2 * (1 - P))).astype(np.float32)[None]
+    shape, frames = (500, 500), 20
+    variance = np.random.default_rng(5).laplace(size=(frames, *shape)).var(axis=0, ddof=1)
+    typical = np.median(variance) * (frames - 1) / stats.chi2.median(frames - 1)
+    flagged = np.argwhere(variance * (frames - 1) > stats.chi2.isf(1 / variance.size, frames - 1) * typical)
+    excess = np.sqrt(variance[tuple(flagged.T)] - typical)
+    assert len(flagged) > 1000
+    defects = np.array([(i, j, "telegraph", e) for (i, j), e in zip(flagged, excess, strict=True)], DEFECT_DTYPE)
+    real = np.array([(7, 9, "telegraph", 6.0)], DEFECT_DTYPE)
+    profile = plain(shape, pixel_quantiles=quantiles, defects=np.concatenate([defects, real]), frames=frames)
+    places, levels = NoiseSynthesizer(profile).read_noise(800, BAYER).telegraph
+    # One ordinary pixel is expected to pass, and a few more where the table's tails are lighter than the law's.
+    assert 1 <= len(places) < 20
+    assert (7, 9) in {(int(i), int(j)) for i, j in places}
+    assert 6.0 in levels
+
+
 def test_pixels_respond_unequally():
     shape, frames = (200, 200), 25
     mean = darks(plain(shape), shape, frames, level=3000.0).mean(axis=0)

@@ -5,7 +5,7 @@
     pixel       z = Gaussian field of the measured spectrum, mapped by the measured inverse CDF: Q_phase(Phi(z))
     fixed       the measured pattern, topped up by a frozen Gaussian field for what shrinking took away
     hot         dark current's shot noise: the excess is drawn as electrons
-    telegraph   one of two levels per frame, +- the excess standard deviation
+    telegraph   one of two levels per frame, +- the excess standard deviation, where the pixels' law does not explain it
     response    1 + PRNU N(0, 1), frozen; dead pixels as measured
     converter   the measured code edges
 
@@ -13,6 +13,10 @@
 
 Beyond the table's outermost quantiles (p = 1/2050) Q runs on in proportion to z, as a Gaussian's: rarer events are
 the telegraph pixels' business.
+
+Telegraph pixels are found by a variance that Gaussian noise would not show; where the law has heavier tails many of
+them are ordinary pixels with a rare event, which the quantiles hold already.  Those stay telegraph pixels whose excess
+less than one ordinary pixel of the whole sensor would reach by chance, under the measured law.
 
 Between calibrated ISOs the nearest of the gain segment stands in: temporal noise and the pattern's deviations scale
 with the read noise, hot pixels with K.
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
 
 ROW_BLOCK = 96  # rows; a multiple of every CFA's period (2 and 6)
 _ROW_PERIOD = 12
+_SQUARE_BINS = 1 << 14  # of the sum of squares; its tail is wanted down to 1e-8
 _TAIL_KNOTS = 20  # quantiles at either end that set the slope beyond
 
 
@@ -87,6 +92,7 @@ def measured_noise(profile: CameraProfile, iso: float, *, unit: int = 0, prnu: b
     electrons = float(np.mean(here.system_gain) / np.mean(there.system_gain))
     shape = (int(model.fixed_pattern.shape[0]), int(model.fixed_pattern.shape[1]))
     hot, telegraph, dead = (_places(model.defects, kind) for kind in ("hot", "telegraph", "dead"))
+    telegraph = _unexplained(telegraph, model)
     fixed = _fixed(model, shape, temporal, unit)
     if electrons != temporal:
         fixed[tuple(hot[0].T)] += (electrons - temporal) * hot[1]
@@ -152,6 +158,34 @@ def _tables(quantiles: NDArray[np.float32]) -> NDArray[np.float32]:
 def _places(defects: NDArray, kind: str) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     chosen = defects[defects["kind"] == kind]
     return np.stack([chosen["row"], chosen["column"]], axis=1).astype(np.intp), chosen["value"].astype(np.float32)
+
+
+def _unexplained(
+    telegraph: tuple[NDArray[np.intp], NDArray[np.float32]], model: DarkModel
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Those whose excess variance an ordinary pixel would not reach: frames - 1 squared draws of the law, added."""
+    from scipy.special import ndtr
+    from scipy.stats import chi2
+
+    dof = model.frames - 1
+    if not len(telegraph[1]) or dof < 1:
+        return telegraph
+    z = table_knots()
+    square = _tables(model.pixel_quantiles).astype(np.float64).ravel() ** 2
+    weight = np.tile(np.diff(ndtr(np.append(z, z[-1] + z[1] - z[0]) - (z[1] - z[0]) / 2)), len(model.pixel_quantiles))
+    mean = float(square @ weight / weight.sum())
+    top = max(square.max(), 2 * float(telegraph[1].max()) ** 2 * dof, 4 * dof * mean)
+    bins = np.linspace(0.0, top, _SQUARE_BINS)
+    one = np.bincount(np.rint(square / bins[1]).astype(np.intp), weight / weight.sum(), _SQUARE_BINS)
+    size = 4 * _SQUARE_BINS  # sums that leave the range do not come back into it
+    total = np.maximum(np.fft.irfft(np.fft.rfft(one, size) ** dof, size)[:_SQUARE_BINS], 0.0)
+    beyond = np.cumsum(total[::-1])[::-1] + max(1.0 - total.sum(), 0.0)
+    # find_defects compares with the median pixel, as if the law were Gaussian.
+    typical = bins[int(np.searchsorted(np.cumsum(total), 0.5))] / float(chi2.median(dof))
+    sums = dof * (typical + telegraph[1].astype(np.float64) ** 2)
+    chance = np.interp(sums, bins, beyond)
+    real = chance * model.fixed_pattern.size < 1.0
+    return telegraph[0][real], telegraph[1][real]
 
 
 def _fixed(model: DarkModel, shape: tuple[int, int], factor: float, unit: int) -> NDArray[np.float32]:
