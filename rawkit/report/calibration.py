@@ -176,7 +176,7 @@ def _iso_blocks(result: Calibration, iso: float) -> list[str]:
             (figures.defect_map(result, iso), "Defective pixels by kind."),
         ]
     blocks.append(html.grid([html.figure_block(figure, caption) for figure, caption in shown]))
-    blocks.append(html.table(("at this ISO", "value"), _detail_rows(result, iso)))
+    blocks.append(html.table(("at this ISO", "value"), _detail_rows(result, iso), wrap=True))
     patterns = _pattern_rows(result, iso)
     if patterns:
         blocks += [

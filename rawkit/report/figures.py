@@ -331,7 +331,7 @@ def shading_over_iso(result: Calibration) -> Figure:
             _picture(
                 left,
                 segment.slope * highest,
-                f"ISO {lowest:g} to {highest:g}: slope × {highest:g} [DN]",
+                f"ISO {lowest:g} to {highest:g}:\nslope × {highest:g} [DN]",
                 symmetric=True,
             )
         else:
