@@ -383,7 +383,8 @@ def _gaussian_quantiles(dark: DarkNoise, coarse: NDArray[np.bool_]) -> NDArray[n
 def periodogram(residual: PixelResidual, *, tile: int = TILE) -> tuple[FloatArray, int]:
     """ln of the mean 2-D periodogram in tiles, in the order of ``fft2``, and how many powers each bin averages.
 
-    The frequencies that were removed with the row (and column) offsets take the value of their neighbors.
+    What was removed with the row offsets is given back to frequency 0 along the rows; the frequencies that were removed
+    with the column offsets take the value of their neighbors.
     """
     from scipy.fft import rfft2
     from scipy.special import digamma
@@ -403,8 +404,8 @@ def periodogram(residual: PixelResidual, *, tile: int = TILE) -> tuple[FloatArra
     full[:, : wide // 2 + 1] = power
     mirror = -np.arange(tall) % tall
     full[:, wide // 2 + 1 :] = power[mirror, 1 : (wide + 1) // 2][:, ::-1]
-    if wide > 2:
-        full[:, 0] = np.sqrt(full[:, 1] * full[:, -1])
+    if wide > 2:  # a row's mean took this share of white noise; ramps along the rows, slower than a tile, are left
+        full[:, 0] += min(wide / residual.row_width, 1.0) * np.sqrt(full[:, 1] * full[:, -1])
     if residual.columns_removed and tall > 2:
         full[0] = np.sqrt(full[1] * full[-1])
     full[0, 0] = np.median(full[:2, :2])
@@ -431,6 +432,8 @@ def _shrunk_spectrum(logarithm: FloatArray, m: int) -> FloatArray:
     if size < 3:
         return logarithm
     around = uniform_filter(median_filter(logarithm, size, mode="wrap"), 3, mode="wrap")
+    lowest = median_filter(logarithm[:, 0], size * size, mode="wrap")  # slow noise along the rows stands alone there
+    around[:, 0] = uniform_filter(lowest, size, mode="wrap")
     chance = (1.0 + _SIGNIFICANT * np.sqrt(2.0) / size) / m
     excess = np.maximum(uniform_filter((logarithm - around) ** 2, size, mode="wrap") - chance, 0.0)
     share = excess / (excess + 1.0 / m)
@@ -439,8 +442,8 @@ def _shrunk_spectrum(logarithm: FloatArray, m: int) -> FloatArray:
 
 
 def _along_rows(spectrum: NDArray[np.float32]) -> float:
-    """Power of the pixel noise at the lowest horizontal frequencies: what averages into row means."""
-    return float(np.mean(np.exp(spectrum[:, 1:3]))) if spectrum.shape[1] > 3 else 1.0
+    """Power of the pixel noise at the lowest horizontal frequency: what averages into row means."""
+    return float(np.mean(np.exp(spectrum[:, 0])))
 
 
 def code_histogram(regions: list[NDArray]) -> tuple[int, NDArray[np.integer]]:
