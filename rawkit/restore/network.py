@@ -23,13 +23,13 @@ from torch.nn import functional as F
 
 from rawkit.nn.raw_planes import LEVELS, electrons, network_input
 from rawkit.nn.restormer import RawRestormer
-from rawkit.restore.tiling import Progress, map_tiles
+from rawkit.restore.tiling import Progress, map_tiles, tile_for_memory
 from rawkit.sensor.params import NoiseParams
 
 _OVERLAP = 32  # packed pixels
 _SMALLEST, _LARGEST = 128, 768  # tile edges, packed pixels
-_BYTES_PER_PIXEL = 1200  # of a packed pixel while a network runs, float32; measured with ``fast``
-_DEFAULT_MEMORY = 1.2e9  # bytes for tiles in flight where free memory is not known
+_BYTES_PER_SAMPLE = 300.0  # of a sample of a plane while a network runs; measured with ``fast``
+_MOST_MEMORY = 1.2e9  # bytes for all tiles in flight
 
 
 class NetworkFilter:
@@ -73,10 +73,22 @@ class NetworkFilter:
             return (gain * (self._estimate(y, level) - read_var / gain**2))[0].cpu().numpy()
 
         threads = workers if self.device.type == "cpu" else 1
-        edge = tile or _tile_edge(threads)
+        edge = tile or tile_for_memory(
+            planes.shape[0],
+            bytes_per_sample=_BYTES_PER_SAMPLE,
+            budget=min(_free_memory() / 2, _MOST_MEMORY) / threads,
+            smallest=_SMALLEST,
+            largest=_LARGEST,
+        )
         with torch.inference_mode(), _one_thread_each(self.device.type == "cpu"):
             clean = map_tiles(
-                _inferring(one), planes, tile=edge, overlap=min(_OVERLAP, edge // 2), workers=threads, progress=progress
+                _inferring(one),
+                planes,
+                tile=edge,
+                overlap=_OVERLAP,
+                grid=self.network.config.multiple,
+                workers=threads,
+                progress=progress,
             )
         part = min(1.0, strength / LEVELS[0])
         return clean if part == 1 else np.asarray(planes + part * (clean - planes), np.float32)
@@ -121,12 +133,6 @@ def _one_thread_each(wanted: bool):
         torch.set_num_threads(before)
 
 
-def _tile_edge(workers: int) -> int:
-    """Tile edge [packed pixels] so that all tiles in flight fit in half of the free memory."""
-    budget = min(_free_memory() / 2, _DEFAULT_MEMORY) / workers
-    return int(np.clip((budget / _BYTES_PER_PIXEL) ** 0.5, _SMALLEST, _LARGEST)) // 16 * 16
-
-
 def _free_memory() -> float:
     """Bytes; the default budget where the system does not tell."""
     import os
@@ -134,4 +140,4 @@ def _free_memory() -> float:
     try:
         return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):
-        return 2 * _DEFAULT_MEMORY
+        return 2 * _MOST_MEMORY

@@ -48,7 +48,7 @@ def ramp(overlap: int) -> NDArray[np.float32]:
     return ((np.arange(overlap) + 0.5) / overlap).astype(np.float32)
 
 
-def spans(length: int, tile: int, overlap: int) -> list[Span]:
+def spans(length: int, tile: int, overlap: int, *, grid: int = 1) -> list[Span]:
     """Cut one axis into the fewest equal tiles of at most ``tile`` samples.
 
     Parameters
@@ -58,6 +58,8 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
     overlap : int
         Samples shared by neighbors: 0 or a power of two, at most a third of a tile: then no more than two tiles
         meet anywhere along the axis.
+    grid : int
+        Tiles start at multiples of it, as a filter that works on cells of so many samples needs.
 
     Examples
     --------
@@ -69,7 +71,7 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
     if length <= tile:
         return [Span(0, length, 0, 0)]
     count = -(-(length - overlap) // (tile - overlap))
-    starts = [round(i * (length - overlap) / count) for i in range(count + 1)]
+    starts = [grid * round(i * (length - overlap) / count / grid) for i in range(count)] + [length - overlap]
     return [
         Span(starts[i], starts[i + 1] + overlap, overlap if i > 0 else 0, overlap if i < count - 1 else 0)
         for i in range(count)
@@ -105,6 +107,7 @@ def map_tiles(
     *,
     tile: int,
     overlap: int,
+    grid: int = 1,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
@@ -115,7 +118,7 @@ def map_tiles(
     fn : (P, th, tw) float32 -> (P, th, tw) float32
         Called from several threads when ``workers`` > 1; must not depend on anything but its argument.
     planes : (P, h, w) float32
-    tile, overlap : int
+    tile, overlap, grid : int
         See ``spans``.
     workers : int
         Threads.
@@ -126,9 +129,8 @@ def map_tiles(
     -------
     (P, h, w) float32
     """
-    boxes = [
-        (rows, cols) for rows in spans(planes.shape[1], tile, overlap) for cols in spans(planes.shape[2], tile, overlap)
-    ]
+    along_rows, along_columns = (spans(n, tile, overlap, grid=grid) for n in planes.shape[1:])
+    boxes = [(rows, cols) for rows in along_rows for cols in along_columns]
     out = np.zeros_like(planes, dtype=np.float32)
 
     def work(box: tuple[Span, Span]) -> NDArray[np.float32]:
