@@ -45,7 +45,7 @@ def test_codes_are_those_of_the_kernel(mode, name):
     """At most 1 DN apart in under 1e-6 of the pixels; on 78 000 pixels that is none."""
     clean = scene()
     expected = SYNTHESIZERS[mode].stored(clean, 800, **options())
-    engine = device.DeviceSynthesizer(SYNTHESIZERS[mode], on(name))
+    engine = device.DeviceSynthesizer(SYNTHESIZERS[mode], on(name), kernel=False)
     found = engine.stored(torch.from_numpy(clean).to(name), 800, **options())
     assert found.dtype == torch.uint16
     assert found.device.type == name
@@ -56,7 +56,7 @@ def test_codes_are_those_of_the_kernel(mode, name):
 def test_a_tile_is_cut_from_the_whole(mode):
     black = BlackLevel.constant(64)
     clean, cfa = scene(), CFA.bayer("GBRG")
-    engine = device.DeviceSynthesizer(SYNTHESIZERS[mode], "cpu")
+    engine = device.DeviceSynthesizer(SYNTHESIZERS[mode], "cpu", kernel=False)
     whole = engine.stored(torch.from_numpy(clean), 800, **options(black=black)).numpy()
     inner = torch.from_numpy(clean[101:180, 30:97].copy())
     tile = engine.stored(inner, 800, **options(black=black, cfa=cfa.rolled(101, 30)), origin=(101, 30)).numpy()
@@ -67,10 +67,18 @@ def test_a_tile_is_cut_from_the_whole(mode):
 def test_analog_values_are_those_of_the_kernel(mode):
     clean = scene()
     expected = SYNTHESIZERS[mode].mosaic(clean, 800, cfa=CFA.bayer("RGGB"), seed=1, quantize=False)
-    engine = device.DeviceSynthesizer(SYNTHESIZERS[mode], "cpu")
+    engine = device.DeviceSynthesizer(SYNTHESIZERS[mode], "cpu", kernel=False)
     found = engine.mosaic(torch.from_numpy(clean), 800, cfa=CFA.bayer("RGGB"), seed=1).numpy()
     # The FFT of measured may differ in the last bit of a float32.
     np.testing.assert_allclose(found, expected, rtol=1e-6 if mode == "measured" else 0)
+
+
+def test_on_a_cpu_the_kernel_stands_in():
+    clean = torch.from_numpy(scene())
+    fast, slow = (device.DeviceSynthesizer(SYNTHESIZERS["pg"], "cpu", kernel=kernel) for kernel in (True, False))
+    assert torch.equal(fast.stored(clean, 800, **options()), slow.stored(clean, 800, **options()))
+    cfa = CFA.bayer("RGGB")
+    assert torch.equal(fast.mosaic(clean, 800, cfa=cfa, seed=1), slow.mosaic(clean, 800, cfa=cfa, seed=1))
 
 
 def test_words_are_those_of_the_kernel():
@@ -83,7 +91,7 @@ def test_words_are_those_of_the_kernel():
 
 
 def test_impossible_input_is_refused():
-    engine = device.DeviceSynthesizer(SYNTHESIZERS["pg"], "cpu")
+    engine = device.DeviceSynthesizer(SYNTHESIZERS["pg"], "cpu", kernel=False)
     with pytest.raises(ValueError, match="finite"):
         engine.stored(torch.full((2, 2), torch.nan), 800, **options())
     with pytest.raises(ValueError, match="mosaic"):
