@@ -113,6 +113,15 @@ def test_banding_is_seen_where_the_divergence_is_blind():
     assert result["classifier"].value > result["classifier"].limit
 
 
+def test_spectral_lines_are_listed_by_frequency():
+    """A wave of 24 periods per row and 40 per column, in the real frames only."""
+    lines = realism(darks(8, 1, line=1.0), darks(8, 2), classifier=False, splits=1).lines
+    assert (lines[0].fx, abs(lines[0].fy)) == pytest.approx((24 / 192, 40 / 160))
+    # Amplitude 1 over 160 x 192 pixels: power 1/4 of the pixels, over a variance of 9.
+    assert lines[0].real == pytest.approx(160 * 192 / 4 / (PIXEL**2 + 1 / 12), rel=0.1)
+    assert lines[0].synthetic < 4
+
+
 def test_known_distances():
     assert kl_divergence([3, 1], [1, 3]) == pytest.approx(3.5 / 5 * np.log(3.5 / 1.5) + 1.5 / 5 * np.log(1.5 / 3.5))
     a = StackStatistics.of(np.tile(np.arange(4), (2, 40, 10)).astype(np.uint16) + 100, MONO)

@@ -346,8 +346,10 @@ def joined_codes(a: StackStatistics, b: StackStatistics) -> tuple[FloatArray, Fl
 def strongest_lines(s: StackStatistics, count: int) -> list[tuple[float, float]]:
     """(fy, fx) [cycles per pixel] of the lines with most power over their background, strongest first."""
     fy, fx = _frequencies(s.shape)
-    where = np.argwhere(s.lines)
-    excess = (s.power - s.background)[s.lines]
+    mirrored = (fx == 0.5) & (fy < 0) & (fy > -0.5)  # at the end of the axis both signs of fy are one line
+    shown = s.lines & ~mirrored
+    where = np.argwhere(shown)
+    excess = (s.power - s.background)[shown]
     return [(float(fy[tuple(where[i])]), float(fx[tuple(where[i])])) for i in np.argsort(-excess)[:count]]
 
 

@@ -31,6 +31,7 @@ th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid va
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 table.text { width: 100%; } table.text td { overflow-wrap: anywhere; }
 table.text td:first-child { overflow-wrap: normal; min-width: 3.5rem; }
+@media (max-width: 40rem) { td:first-child { white-space: normal; min-width: 9rem; } }
 table.text th, table.text td { text-align: left; white-space: normal; vertical-align: top; }
 figure { margin: 1.5rem 0; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 1.25rem; }
