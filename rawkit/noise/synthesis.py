@@ -180,9 +180,9 @@ class NoiseSynthesizer:
         if mode == "measured" and isinstance(self.noise, CameraProfile):
             return measured_noise(self.noise, _needed(iso), unit=self.unit, prnu=self.prnu)
         if mode == "eld" and isinstance(self.noise, EldParams):
-            return self.noise.read_noise(len(cfa.phases))
+            return _eld_noise(self.noise, len(cfa.phases))
         if mode == "eld" and isinstance(self.noise, CameraProfile):
-            return EldParams.from_profile(self.noise, _needed(iso)).read_noise(len(cfa.phases))
+            return _eld_noise(_eld_params(self.noise, _needed(iso)), len(cfa.phases))
         read_var = per_phase(self.params(iso).read_var, cfa)
         return ReadNoise(sigma=np.sqrt([analog_variance(float(v)) for v in read_var] if quantize else read_var))
 
@@ -495,6 +495,11 @@ class NoiseSynthesizer:
             return
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(run, jobs))
+
+
+# A patch of 64 x 64 pixels takes less time than its tables.
+_eld_params = lru_cache(maxsize=64)(EldParams.from_profile)
+_eld_noise = lru_cache(maxsize=64)(EldParams.read_noise)
 
 
 def stated_black(profile: CameraProfile) -> float:
