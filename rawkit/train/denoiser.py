@@ -42,7 +42,7 @@ from rawkit.train.data import (
     linear_of_srgb,
     mosaic_planes,
 )
-from rawkit.train.loop import Log, Team, TrainState, learning_rate, psnr
+from rawkit.train.loop import Log, Team, TrainState, learning_rate, psnr, stop_requests
 
 Progress = Callable[[int, int, float], None]
 
@@ -182,6 +182,11 @@ def train(
     -------
     Path of the weights.
 
+    Notes
+    -----
+    Ctrl-C and SIGTERM end the step, write a checkpoint and raise KeyboardInterrupt.  Several processes share a run when
+    started by torchrun; each draws its own crops.
+
     Raises
     ------
     WeightsError
@@ -227,8 +232,11 @@ def train(
     began = last = saved = time.monotonic()
     running = torch.zeros((), device=where)
     counted = 0
-    try:
-        while state.step < recipe.steps and (seconds is None or time.monotonic() - began < seconds):
+    with stop_requests() as asked:
+        while state.step < recipe.steps:
+            late = seconds is not None and time.monotonic() - began > seconds
+            if team.any(late or asked()):
+                break
             host = np.random.default_rng((recipe.seed, state.step, team.rank, 3))
             generator = torch.Generator(where).manual_seed(
                 zlib.crc32(f"{recipe.seed} {state.step} {team.rank}".encode())
@@ -265,9 +273,10 @@ def train(
             if now - saved > recipe.save_every:
                 checkpoint()
                 saved = time.monotonic()
-    finally:
-        checkpoint()  # also after Ctrl-C: between two steps the state is whole
+        checkpoint()
         torch.set_num_threads(threads)
+        if asked():
+            raise KeyboardInterrupt
     return weights
 
 
