@@ -192,7 +192,7 @@ def test_synthesize_is_repeatable_and_says_its_noise(dng, tmp_path):
     assert "--iso" in one_line(rawkit("synthesize", photo), 2)
 
 
-@pytest.mark.parametrize("command", ["inspect", "calibrate", "denoise", "synthesize", "gain", "demo"])
+@pytest.mark.parametrize("command", ["inspect", "calibrate", "denoise", "synthesize", "realism", "gain", "demo"])
 def test_every_command_has_help_with_an_example(command):
     run = rawkit(command, "--help")
     assert run.returncode == 0
