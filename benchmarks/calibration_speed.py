@@ -2,10 +2,10 @@
 
     python benchmarks/calibration_speed.py [--frames 100] [--megapixels 24] [--peer-python PATH] [--emva FOLDER]
 
-Six DNGs (lossless JPEG, 14 bits, Bayer; a pair of darks and of flats at two levels; K = 1 DN/e-, read noise 3 DN,
-PRNU 0.5 %) stand for all frames: the others are hard links to them, which changes neither the reading nor the
-arithmetic.  40 % of the frames are darks of one exposure, the flats have ten exposures; one ISO, because that is the
-costliest case per stack.  All times are CPU seconds (user and system) of one process, decoding with one thread a core;
+DNGs (lossless JPEG, 14 bits, Bayer; K = 1 DN/e-, read noise 3 DN, PRNU 0.5 %): 40 % of the frames are darks of one
+exposure, each with noise of its own, for repeated ones would look like a sensor full of telegraph pixels; the flats,
+of ten exposures, are hard links to a pair at either of two levels, which changes neither the reading nor the
+arithmetic.  One ISO, because that is the costliest case per stack.  All times are CPU seconds (user and system) of one process, decoding with one thread a core;
 numba and BLAS get one thread.  Decoding is ``Frame.read`` of every frame in the same threads, best of three with
 calibration in between.  Memory is the largest resident size of a process that does nothing but calibrate.
 
@@ -65,7 +65,7 @@ print(json.dumps({"seconds": best, "figures": len(figures)}))
 
 
 def write_frames(folder: Path, *, frames: int, megapixels: float) -> None:
-    """Six distinct frames, and hard links to them."""
+    """Distinct darks, four distinct flats, and hard links to these."""
     rng = np.random.default_rng(1)
     height = round(np.sqrt(megapixels * 1e6 / 1.5) / 2) * 2
     shape = (height, round(1.5 * height / 2) * 2)
@@ -82,17 +82,16 @@ def write_frames(folder: Path, *, frames: int, megapixels: float) -> None:
         write_dng(image, folder / name)
         return folder / name
 
-    darks = int(DARK_SHARE * frames) // 2
-    flats = frames // 2 - darks
-    originals = {level: [save(f"{level}_{i}.dng", e, 0.01) for i in (0, 1)] for level, e in LEVELS.items()}
+    darks = max(2, int(DARK_SHARE * frames))
     rows = ["file,kind,iso,exposure_time"]
-    for n in range(darks + flats):
-        level = "dark" if n < darks else ("low", "high")[n % 2]
-        exposure = 0.01 if n < darks else 0.01 * (1 + (n - darks) % EXPOSURES)
-        for original in originals[level]:
+    for n in range(darks):
+        rows.append(f"{save(f'dark_{n}.dng', LEVELS['dark'], 0.01).name},dark,100,0.01")
+    flats = {level: [save(f"{level}_{i}.dng", LEVELS[level], 0.01) for i in (0, 1)] for level in ("low", "high")}
+    for n in range((frames - darks) // 2):
+        for original in flats[("low", "high")[n % 2]]:
             link = folder / f"{n:03d}_{original.name}"
             os.link(original, link)
-            rows.append(f"{link.name},{'dark' if level == 'dark' else 'flat'},100,{exposure:.2f}")
+            rows.append(f"{link.name},flat,100,{0.01 * (1 + n % EXPOSURES):.2f}")
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
 
 

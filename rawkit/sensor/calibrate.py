@@ -6,9 +6,11 @@ the profile with its standard error, every file with its hash.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -247,7 +249,7 @@ class _Group:
 
     def __init__(self, period: tuple[int, int], *, rows: bool, device: str) -> None:
         self.period, self.device = period, device
-        self.levels: list[float] = []
+        self.count = 0
         self.first: list[np.ndarray] = []
         self.sums: PixelAccumulator | None = None
         self.sample = RegionSampler(period=period, rows=rows)
@@ -255,9 +257,9 @@ class _Group:
     def add(self, *images: RawImage) -> None:
         for image in images:
             self.sample.add(image.mosaic)
-        self.levels += [mean_level(image) for image in images]
+        self.count += len(images)
         self.first += [image.mosaic for image in images]
-        if len(self.levels) > 2:
+        if self.count > 2:
             self.sums = self.sums or PixelAccumulator(period=self.period, device=self.device)
             self.sums.add(*self.first)
             self.first = []
@@ -269,37 +271,61 @@ class _Group:
         return sums.finish()
 
 
-class _Stacks:
-    """Groups of equal frames that pass by; the largest is kept, then the one nearest to a level.  Two groups are in
-    memory at most."""
+_Setting = tuple[float | None, float | None]
 
-    def __init__(self, period: tuple[int, int], level: float, *, rows: bool, device: str) -> None:
-        self.period, self.level, self.rows, self.device = period, level, rows, device
-        self.key: tuple[float | None, float | None] | None = None
-        self.current: _Group | None = None
-        self.best: _Group | None = None
+
+def _setting(frame: Frame) -> _Setting:
+    return frame.exposure_time, frame.photons
+
+
+class _Stacks:
+    """Groups of equal frames that pass by: sums of the largest, then of the one nearest to a level.
+
+    Which one that is shows at the end; until then the number of files stands for the size of a group.  So one group
+    is in memory, whatever their number, and frames are read a second time only where files turned out wrong.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+        All that may pass by.
+    level : float [DN, black included]
+    """
+
+    def __init__(
+        self, frames: Sequence[Frame], period: tuple[int, int], level: float, *, rows: bool, device: str
+    ) -> None:
+        self.sizes, self.level = Counter(map(_setting, frames)), level
+        self.empty = partial(_Group, period, rows=rows, device=device)
+        self.levels: dict[_Setting, float] = {}
+        self.setting: _Setting | None = None
+        self.group = self.empty()
 
     def visit(self, frame: Frame, *images: RawImage) -> None:
         """Take in frames of the setting of ``frame``."""
-        key = (frame.exposure_time, frame.photons)
-        if self.current is None or key != self.key:
-            self._close()
-            self.key, self.current = key, _Group(self.period, rows=self.rows, device=self.device)
-        self.current.add(*images)
+        setting = _setting(frame)
+        if setting not in self.levels:
+            self.levels[setting] = float(np.mean([mean_level(image) for image in images]))
+            if setting == max(self.levels, key=lambda one: self._rank(one, self.sizes)):
+                self.setting, self.group = setting, self.empty()
+        if setting == self.setting:
+            self.group.add(*images)
 
-    def finish(self) -> tuple[PixelMoments | None, RegionSampler | None]:
-        """Moments and sample of the best group; the frames are let go."""
-        self._close()
-        best, self.best = self.best, None
-        return (None, None) if best is None or len(best.levels) < 2 else (best.moments(), best.sample)
+    def finish(self, frames: Sequence[Frame], *, workers: int | None) -> _Stacked:
+        """Moments and sample of the best group of these ``frames``, all of which passed by; the sums are let go."""
+        sizes = Counter(map(_setting, frames))
+        best = max(sizes, key=lambda one: self._rank(one, sizes), default=None)
+        group, self.group = self.group, self.empty()
+        if best is None or sizes[best] < 2:
+            return None, None
+        if best != self.setting or group.count != sizes[best]:
+            group = self.empty()
+            for _, image in stream([frame for frame in frames if _setting(frame) == best], workers=workers):
+                if not isinstance(image, str):
+                    group.add(image)
+        return group.moments(), group.sample
 
-    def _close(self) -> None:
-        if self.current is not None and (self.best is None or self._rank(self.current) > self._rank(self.best)):
-            self.best = self.current
-        self.current = None
-
-    def _rank(self, group: _Group) -> tuple[int, float]:
-        return len(group.levels), -abs(float(np.mean(group.levels)) - self.level)
+    def _rank(self, setting: _Setting, sizes: Counter[_Setting]) -> tuple[int, float]:
+        return sizes[setting], -abs(self.levels[setting] - self.level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,10 +356,11 @@ def _calibrate_iso(
     first = frames.first
     black = float(np.mean(first.black_level))
     white = first.white_level - black
-    stacks = [
-        _Stacks(first.cfa.shape, level, rows=rows, device=device) if spatial else None
-        for level, rows in ((black, True), (black + white / 2.0, False))
-    ]
+    own, elsewhere = of_one_temperature(frames.darks(iso), frames.flats(iso))
+    dark_stack = flat_stack = None
+    if spatial:
+        dark_stack = _Stacks(own, first.cfa.shape, black, rows=True, device=device)
+        flat_stack = _Stacks(frames.flats(iso), first.cfa.shape, black + white / 2.0, rows=False, device=device)
 
     def statistics(of: Iterable[Frame], stack: _Stacks | None, exclude: np.ndarray | None = None) -> list[_Named]:
         found, seen = [], []
@@ -357,18 +384,7 @@ def _calibrate_iso(
         left_out.extend((frame.path, why) for one, why in judged if why is not None for frame in one.frames)
         return [one for one, why in judged if why is None]
 
-    def stacked(every: list[_Named], kept: list[_Named], stack: _Stacks | None) -> _Stacked:
-        """Moments and sample of the kept frames: those that passed by, read again where some turned out wrong."""
-        if stack is None or len(kept) == len(every):
-            return (None, None) if stack is None else stack.finish()
-        again = _Stacks(stack.period, stack.level, rows=stack.rows, device=device)
-        for frame, image in stream([frame for one in kept for frame in one.frames], workers=workers):
-            if not isinstance(image, str):
-                again.visit(frame, image)
-        return again.finish()
-
-    own, elsewhere = of_one_temperature(frames.darks(iso), frames.flats(iso))
-    darks = statistics(own, stacks[0])
+    darks = statistics(own, dark_stack)
     kept = without(darks, [_LEAK if leak else None for leak in light_leaks([d.pair for d in darks])])
     kept = without(kept, [_mislabelled(ratio, "noise variance") for ratio in mislabelled_darks([d.pair for d in kept])])
     dark = fit_darks([d.pair for d in kept])
@@ -379,7 +395,7 @@ def _calibrate_iso(
         if found:
             warmer[temperature] = fit_darks([f.pair for f in found])
     hot = np.unique(np.concatenate([d.pair.hot for d in kept]))
-    flats = statistics(frames.flats(iso), stacks[1], hot)
+    flats = statistics(frames.flats(iso), flat_stack, hot)
     gains = mislabelled_flats([f.pair for f in flats], dark.mean, dark.read_var, highest=FIT_UP_TO * white)
     right = without(flats, [_mislabelled(ratio, "system gain") for ratio in gains])
     curve = fit_photon_transfer([f.pair for f in right], dark.mean, dark.read_var, dark.read_var_se, white=white)
@@ -393,10 +409,10 @@ def _calibrate_iso(
         dark_temperature=mean_temperature(own),
         remarks=temperature_remarks(own, warmer, curve.system_gain),
     )
-    (dark_moments, dark_sample), (flat_moments, flat_sample) = (
-        stacked(darks, kept, stacks[0]),
-        stacked(flats, right, stacks[1]),
-    )
+    if dark_stack is None or flat_stack is None:
+        return one
+    dark_moments, dark_sample = dark_stack.finish(_frames(kept), workers=workers)
+    flat_moments, flat_sample = flat_stack.finish(_frames(right), workers=workers)
     if dark_moments is None or dark_sample is None:
         return one
     places = measure_spatial(
@@ -420,6 +436,10 @@ class _Named:
 
     frames: tuple[Frame, Frame]
     pair: PairStatistics
+
+
+def _frames(named: Sequence[_Named]) -> list[Frame]:
+    return [frame for one in named for frame in one.frames]
 
 
 def _mislabelled(ratio: float | None, quantity: str) -> str | None:

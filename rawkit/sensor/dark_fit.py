@@ -134,7 +134,7 @@ def pixel_residual(sample: RegionSampler, defects: NDArray, *, width: int, colum
     regions -= regions.mean(axis=0)
     regions -= (rows - rows.mean(axis=0)).astype(np.float32)[:, :, None]
     good = np.ones((height, across), bool)
-    suspect = np.array([(d["row"] - top, d["column"] - left) for d in defects], np.int64).reshape(-1, 2)
+    suspect = np.stack([defects["row"] - top, defects["column"] - left], axis=1)
     inside = np.all((suspect >= 0) & (suspect < (height, across)), axis=1)
     if inside.any():
         at = tuple(suspect[inside].T)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from rawkit.errors import CalibrationError
 from rawkit.raw.image import CFA
 from rawkit.sensor.pixel_moments import PixelMoments
-from rawkit.sensor.surface import REJECT_SIGMAS, SHADING_ORDER, lines_and_rest, robust_surface
-from rawkit.sensor.uniformity import split_variance
+from rawkit.sensor.surface import REJECT_SIGMAS, SHADING_ORDER, robust_surface
+from rawkit.sensor.uniformity import dark_split
 
 FloatArray = NDArray[np.floating]
 
@@ -32,7 +32,7 @@ class FixedPattern:
 
     Parameters
     ----------
-    pattern : (H, W) float64 [DN]
+    pattern : (H, W) float32 [DN]
         Level, surface and shrunk deviations.
     row_factor, column_factor, pixel_factor : float
         Shrinkage var / (var + noise) of each part, 0 to 1.
@@ -61,12 +61,13 @@ def shrink_fixed_pattern(dark: PixelMoments, *, order: int = SHADING_ORDER) -> F
     dark : PixelMoments
         One phase.
     """
-    surface, bad = dark.surface(order, REJECT_SIGMAS)
-    rest = dark.mean - surface
-    variance = split_variance(rest, bad, [(dark, None)], order, 0.0).variance
-    mean, rows, columns, pixels = lines_and_rest(rest, bad)
-    seen_pixel = float(pixels.ravel() @ pixels.ravel()) / (pixels.size - len(bad))
-    seen_row, seen_column = float((rows**2).mean()), float((columns**2).mean())
+    from rawkit.sensor import surface_kernel
+
+    down, across, bad = dark.surface(order)
+    found, lines = dark_split(dark, order)
+    variance = found.variance
+    seen_pixel = lines.squares / dark.mean.size
+    seen_row, seen_column = float((lines.rows**2).mean()), float((lines.columns**2).mean())
     white = max(seen_pixel - variance.pixel, 0.0)
     factors = [
         float(np.clip(part / seen, 0.0, 1.0)) if seen > 0 else 0.0
@@ -76,12 +77,12 @@ def shrink_fixed_pattern(dark: PixelMoments, *, order: int = SHADING_ORDER) -> F
             (variance.pixel, seen_pixel),
         )
     ]
-    smooth = surface + mean
-    pattern = smooth + factors[0] * rows[:, None] + factors[1] * columns + factors[2] * pixels
-    lines = (rows[:, None] + columns).ravel()[bad]
-    deviation = rest.ravel()[bad] - mean - lines
+    pattern = surface_kernel.shrunk(dark.mean, down, across, lines.mean, lines.rows, lines.columns, tuple(factors))
+    i, j = np.divmod(bad, dark.mean.shape[1])
+    around = (down[i] * across[j]).sum(axis=1) + lines.mean + lines.rows[i] + lines.columns[j]
+    deviation = dark.mean[i, j] - around
     own = np.maximum(factors[2], 1.0 - white / deviation**2)
-    pattern.ravel()[bad] = smooth.ravel()[bad] + lines + own * deviation
+    pattern[i, j] = around + own * deviation
     lost = sum(
         max(part, 0.0) * (1.0 - factor)
         for part, factor in zip((variance.row, variance.column, variance.pixel), factors, strict=True)

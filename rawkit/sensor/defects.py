@@ -20,9 +20,8 @@ from rawkit.sensor.surface import (
     REJECT_SIGMAS,
     SAMPLE,
     SHADING_ORDER,
-    robust_sigma,
-    robust_surface,
-    without_lines,
+    Surroundings,
+    robust_factors,
 )
 
 FloatArray = NDArray[np.floating]
@@ -79,52 +78,65 @@ def find_defects(
     -------
     (n,) structured array: row, column, kind, value; sorted by kind, then row and column
     """
-    from scipy.stats import chi2
+    from scipy.special import chdtri
+
+    from rawkit.sensor import surface_kernel
 
     layout = CFA.mono() if cfa is None else cfa
     gains = None if system_gain is None else np.broadcast_to(np.asarray(system_gain, np.float64), len(layout.phases))
     rows, cols = layout.shape
     probability = false_alarms / dark.mean.size
     dof = dark.count - 1
-    limit, middle = float(chi2.isf(probability, dof)), float(chi2.median(dof))
+    limit, middle = float(chdtri(dof, probability)), float(chdtri(dof, 0.5))  # of chi-square
     found = []
 
     def add(kind: str, places: NDArray[np.intp], values: FloatArray, site: tuple[int, int]) -> None:
-        for (i, j), value in zip(places.tolist(), values.tolist(), strict=True):
-            found.append((i * rows + site[0], j * cols + site[1], kind, value))
+        i, j = np.divmod(places, -(-(dark.mean.shape[1] - site[1]) // cols))
+        part = np.empty(len(places), DEFECT_DTYPE)
+        part["row"], part["column"] = i * rows + site[0], j * cols + site[1]
+        part["kind"], part["value"] = kind, values
+        found.append(part)
 
     for site, phase in zip(layout.sites, layout.plane_phases, strict=True):
         short = dark.plane(*site, layout.shape)
-        excess, sigma = _excess(short.mean, short.surface()[0])
-        far = np.argwhere(excess > hot_sigmas * max(sigma, np.finfo(float).tiny))
-        add("hot", far, excess[tuple(far.T)], site)
+        around = Surroundings.of(short.mean, *short.surface()[:2])
+        add("hot", *_above(around, hot_sigmas), site)
         if long_dark is not None:
             grown = long_dark.plane(*site, layout.shape).mean - short.mean
-            growth, spread = _excess(grown, robust_surface(grown, SHADING_ORDER, REJECT_SIGMAS)[0])
-            far = np.argwhere(growth > hot_sigmas * max(spread, np.finfo(float).tiny))
-            add("growing", far, growth[tuple(far.T)] / (exposure_difference or 1.0), site)
+            places, growth = _above(_around(grown), hot_sigmas)
+            add("growing", places, growth / (exposure_difference or 1.0), site)
         if flat is not None:
             signal = flat.plane(*site, layout.shape).mean - short.mean
-            response = signal / robust_surface(signal, SHADING_ORDER, REJECT_SIGMAS)[0]
-            far = np.argwhere(response < dead_response)
-            add("dead", far, response[tuple(far.T)], site)
-        sample = short.variance.ravel()[:: max(1, short.variance.size // SAMPLE)]
-        typical = float(np.median(sample)) * dof / middle
-        expected = np.full(short.mean.shape, typical)
-        if gains is not None:
-            expected += gains[phase] * np.maximum(excess, 0.0)
+            down, across, _ = robust_factors(signal, SHADING_ORDER, REJECT_SIGMAS)
+            places = surface_kernel.low_pixels(signal, down, across, dead_response)
+            i, j = np.divmod(places, signal.shape[1])
+            add("dead", places, signal[i, j] / (down[i] * across[j]).sum(axis=1), site)
+        variance = short.variance
+        sample = np.arange(0, variance.size, max(1, variance.size // SAMPLE))
+        typical = float(np.median(variance[np.divmod(sample, variance.shape[1])])) * dof / middle
         if typical > 0:
-            far = np.argwhere(short.variance > limit / dof * expected)
-            over = short.variance[tuple(far.T)] - expected[tuple(far.T)]
-            add("telegraph", far, np.sqrt(np.maximum(over, 0.0)), site)
-    result = np.array(found, DEFECT_DTYPE)
-    return np.sort(result, order=("kind", "row", "column"))
+            places = np.flatnonzero(variance > limit / dof * typical)  # a hot pixel may have more
+            expected = np.full(len(places), typical)
+            if gains is not None:
+                expected += gains[phase] * np.maximum(around.excess(places), 0.0)
+            over = variance[np.divmod(places, variance.shape[1])] - expected
+            telling = over > (limit / dof - 1.0) * expected
+            add("telegraph", places[telling], np.sqrt(np.maximum(over[telling], 0.0)), site)
+    result = np.concatenate(found)
+    # Sorting by the kinds' numbers, not by their letters, keeps a map of many defects cheap.
+    kind = np.unique(result["kind"], return_inverse=True)[1]
+    return result[np.lexsort((result["column"], result["row"], kind))]
 
 
-def _excess(image: FloatArray, surface: FloatArray) -> tuple[FloatArray, float]:
-    """Image minus its surface, rows and columns, and the robust sigma of that."""
-    rest = without_lines(image - surface)
-    return rest, robust_sigma(rest)
+def _around(image: FloatArray) -> Surroundings:
+    return Surroundings.of(image, *robust_factors(image, SHADING_ORDER, REJECT_SIGMAS)[:2])
+
+
+def _above(around: Surroundings, sigmas: float) -> tuple[NDArray[np.intp], FloatArray]:
+    """Flat indices of the pixels more than ``sigmas`` robust sigma above their surroundings, and by how much [DN]."""
+    places = around.far(sigmas * max(around.sigma, np.finfo(float).tiny))
+    excess = around.excess(places)
+    return places[excess > 0], excess[excess > 0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,12 +78,14 @@ class PixelMoments:
     def _surfaces(self) -> dict[tuple[int, float], tuple[FloatArray, FloatArray, NDArray[np.intp]]]:
         return {}
 
-    def surface(self, order: int = SHADING_ORDER, reject: float = REJECT_SIGMAS) -> tuple[FloatArray, NDArray[np.intp]]:
-        """Robust surface under the mean and the pixels far from it (``surface.robust_surface``); fitted once."""
+    def surface(
+        self, order: int = SHADING_ORDER, reject: float = REJECT_SIGMAS
+    ) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
+        """Robust surface under the mean, as factors, and the pixels far from it (``surface.robust_factors``); fitted
+        once."""
         if (order, reject) not in self._surfaces:
             self._surfaces[order, reject] = robust_factors(self.mean, order, reject)
-        down, across, bad = self._surfaces[order, reject]
-        return down @ across.T, bad
+        return self._surfaces[order, reject]
 
     def plane(self, row: int, column: int, period: tuple[int, int]) -> PixelMoments:
         """Moments of one site of a CFA period, as a sensor of its own; views, the same object every time."""

@@ -8,6 +8,8 @@ absolute deviation) of it enters nothing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,14 +50,17 @@ def fit_surface(image: FloatArray, *, order: int = SHADING_ORDER, keep: NDArray[
     return down @ across.T
 
 
-def _blocks(image: FloatArray, blocks: int = _BLOCKS) -> tuple[FloatArray, NDArray[np.intp], NDArray[np.intp]]:
-    """Sums of ``image`` over up to ``blocks`` x ``blocks`` blocks, and the blocks' first rows and columns."""
+def _blocks(image: FloatArray) -> tuple[FloatArray, NDArray[np.intp], NDArray[np.intp]]:
+    """Sums of ``image`` over up to 64 x 64 blocks, and the blocks' first rows and columns."""
     from rawkit.sensor import surface_kernel
 
-    starts_y, starts_x = (
-        np.linspace(0, length, min(blocks, length), endpoint=False).astype(np.intp) for length in image.shape
-    )
+    starts_y, starts_x = _block_starts(image.shape, _BLOCKS)
     return surface_kernel.block_sums(image, starts_y, starts_x), starts_y, starts_x
+
+
+def _block_starts(shape: tuple[int, ...], blocks: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    starts = [np.linspace(0, length, min(blocks, length), endpoint=False).astype(np.intp) for length in shape]
+    return starts[0], starts[1]
 
 
 def _surface_of_blocks(
@@ -99,14 +104,6 @@ def _surface_of_blocks(
     return in_y @ coefficients, in_x
 
 
-def block_means(image: FloatArray, blocks: int) -> tuple[FloatArray, FloatArray]:
-    """Means of ``blocks`` x ``blocks`` blocks of an image, and their numbers of pixels."""
-    sums, *starts = _blocks(image, blocks)
-    sizes = [np.diff(first, append=length) for first, length in zip(starts, image.shape, strict=True)]
-    pixels = np.outer(*sizes)
-    return sums / pixels, pixels
-
-
 def robust_surface(image: FloatArray, order: int, reject: float) -> tuple[FloatArray, NDArray[np.intp]]:
     """Surface, and flat indices of the pixels beyond ``reject`` robust sigma of it, rows and columns set aside."""
     down, across, bad = robust_factors(image, order, reject)
@@ -114,21 +111,20 @@ def robust_surface(image: FloatArray, order: int, reject: float) -> tuple[FloatA
 
 
 def robust_factors(image: FloatArray, order: int, reject: float) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
-    """The same with the surface as its factors: (H, order + 1) down and (W, order + 1) across, down @ across.T."""
-    from rawkit.sensor import surface_kernel
+    """The same with the surface as its factors: (H, order + 1) down and (W, order + 1) across, down @ across.T.
 
+    The indices are sorted.
+    """
     blocks = _blocks(image)
     sums, *starts = blocks
     if not np.isfinite(sums.sum()):
         raise CalibrationError("the mean image holds values that are not finite numbers; which frame is damaged?")
-    steps = [max(1, length // _LINE_SAMPLE) for length in image.shape]
     bad = np.zeros(0, np.intp)
     down, across = _surface_of_blocks(*blocks, image, bad, order)
     for _ in range(3):
-        lines = surface_kernel.line_medians(image, down, across, *steps)
-        step = max(1, image.size // SAMPLE)
-        spread = robust_sigma(surface_kernel.rest_at(image, down, across, *lines, step))
-        now = surface_kernel.far_pixels(image, down, across, *lines, reject * spread) if spread > 0 else bad
+        around = Surroundings.of(image, down, across)
+        spread = around.sigma
+        now = around.far(reject * spread) if spread > 0 else bad
         if np.array_equal(now, bad):
             break
         before, bad = down[starts[0]] @ across[starts[1]].T, now
@@ -138,12 +134,51 @@ def robust_factors(image: FloatArray, order: int, reject: float) -> tuple[FloatA
     return down, across, bad
 
 
-def without_lines(rest: FloatArray) -> FloatArray:
-    """``rest`` less the medians of its rows and columns, in place; from at most 512 pixels of each line."""
-    step_y, step_x = (max(1, length // _LINE_SAMPLE) for length in rest.shape)
-    rest -= np.median(rest[:, ::step_x], axis=1, keepdims=True)
-    rest -= np.median(rest[::step_y], axis=0)
-    return rest
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What a pixel of an image is compared with: surface + its row's + its column's median.
+
+    Parameters
+    ----------
+    image : (H, W)
+    down, across : (H, K), (W, K)
+        The surface is down @ across.T.
+    rows, columns : (H,), (W,)
+    """
+
+    image: FloatArray
+    down: FloatArray
+    across: FloatArray
+    rows: FloatArray
+    columns: FloatArray
+
+    @classmethod
+    def of(cls, image: FloatArray, down: FloatArray, across: FloatArray) -> Surroundings:
+        """Medians of rows, then of columns, from at most 512 pixels of each line."""
+        from rawkit.sensor import surface_kernel
+
+        steps = [max(1, length // _LINE_SAMPLE) for length in image.shape]
+        return cls(image, down, across, *surface_kernel.line_medians(image, down, across, *steps))
+
+    @property
+    def sigma(self) -> float:
+        """Robust sigma of the pixels around it."""
+        from rawkit.sensor import surface_kernel
+
+        step = max(1, self.image.size // SAMPLE)
+        return robust_sigma(surface_kernel.rest_at(self.image, self.down, self.across, self.rows, self.columns, step))
+
+    def far(self, limit: float) -> NDArray[np.intp]:
+        """Flat indices of the pixels farther away than ``limit``, sorted."""
+        from rawkit.sensor import surface_kernel
+
+        return surface_kernel.far_pixels(self.image, self.down, self.across, self.rows, self.columns, limit)
+
+    def excess(self, pixels: NDArray[np.intp]) -> FloatArray:
+        """Image minus surroundings at flat indices."""
+        i, j = np.divmod(pixels, self.image.shape[1])
+        surface = (self.down[i] * self.across[j]).sum(axis=1)
+        return self.image[i, j] - surface - self.rows[i] - self.columns[j]
 
 
 def robust_sigma(values: FloatArray) -> float:
@@ -166,16 +201,88 @@ def pattern_shape(image: FloatArray) -> tuple[int, int]:
     return rows, cols
 
 
-def lines_and_rest(image: FloatArray, bad: NDArray[np.intp]) -> tuple[float, FloatArray, FloatArray, FloatArray]:
-    """Mean, row means, column means (both minus the mean) and the rest, without ``bad`` pixels, where the rest is 0."""
-    rows, cols = image.shape
-    rest = image.copy()
-    rest.ravel()[bad] = 0.0
-    mean = float(rest.sum()) / (image.size - len(bad))
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """Analysis of variance of an image without its surface and its ``bad`` pixels.
+
+    Parameters
+    ----------
+    mean : float
+    rows, columns : (H,), (W,)
+        Means of the rows and columns, both minus the mean.
+    squares, fourth : float
+        Sums of the second and fourth power of what is left.
+    number : int
+        Pixels that count.
+    block_means, block_sizes : (n, n)
+        Of what is left, over blocks, and the pixels of each.
+    """
+
+    mean: float
+    rows: FloatArray
+    columns: FloatArray
+    squares: float
+    fourth: float
+    number: int
+    block_means: FloatArray
+    block_sizes: NDArray[np.intp]
+
+
+def analyze_lines(
+    image: FloatArray,
+    down: FloatArray,
+    across: FloatArray,
+    bad: NDArray[np.intp],
+    *,
+    relative: bool = False,
+    blocks: int = _BLOCKS,
+) -> Lines:
+    """Lines of image - surface, or of image / surface - 1 where ``relative``; two passes, no array of its size.
+
+    Parameters
+    ----------
+    image : (H, W)
+    down, across, bad
+        As ``robust_factors`` gives them.
+
+    Raises
+    ------
+    CalibrationError
+        ``relative`` to a surface that is not positive everywhere.
+    """
+    from rawkit.sensor import surface_kernel
+
+    rows, cols = pattern_shape(image)
+    row_sums, column_sums, lowest = surface_kernel.line_sums(image, down, across, relative, bad)
+    if relative and lowest <= 0:
+        raise CalibrationError("the surface under the flat falls below zero; the light must fill the whole field.")
+    mean, row_means, column_means = _line_means(row_sums, column_sums, bad)
+    starts = _block_starts(image.shape, blocks)
+    squares, fourth, sums = surface_kernel.rest_moments(
+        image, down, across, relative, bad, row_means + mean, column_means, *starts
+    )
+    sizes = np.outer(*(np.diff(first, append=length) for first, length in zip(starts, (rows, cols), strict=True)))
+    return Lines(mean, row_means, column_means, squares, fourth, image.size - len(bad), sums / sizes, sizes)
+
+
+def _line_means(
+    row_sums: FloatArray, column_sums: FloatArray, bad: NDArray[np.intp]
+) -> tuple[float, FloatArray, FloatArray]:
+    """Mean, row means, column means (both minus the mean) from sums without the ``bad`` pixels."""
+    rows, cols = len(row_sums), len(column_sums)
+    mean = float(row_sums.sum()) / (rows * cols - len(bad))
     per_row = cols - np.bincount(bad // cols, minlength=rows)
     per_column = rows - np.bincount(bad % cols, minlength=cols)
-    row_means = np.where(per_row > 0, rest.sum(axis=1) / np.maximum(per_row, 1) - mean, 0.0)
-    column_means = np.where(per_column > 0, rest.sum(axis=0) / np.maximum(per_column, 1) - mean, 0.0)
+    row_means = np.where(per_row > 0, row_sums / np.maximum(per_row, 1) - mean, 0.0)
+    column_means = np.where(per_column > 0, column_sums / np.maximum(per_column, 1) - mean, 0.0)
+    return mean, row_means, column_means
+
+
+def lines_and_rest(image: FloatArray, bad: NDArray[np.intp]) -> tuple[float, FloatArray, FloatArray, FloatArray]:
+    """Mean, row means, column means (both minus the mean) and the rest, without ``bad`` pixels, where the rest is 0."""
+    rest = image.copy()
+    rest.ravel()[bad] = 0.0
+    mean, row_means, column_means = _line_means(rest.sum(axis=1), rest.sum(axis=0), bad)
     rest -= (row_means + mean)[:, None]
     rest -= column_means
     rest.ravel()[bad] = 0.0

@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 
 from rawkit.errors import CalibrationError
 from rawkit.sensor.pixel_moments import PixelMoments
-from rawkit.sensor.surface import REJECT_SIGMAS, block_means, lines_and_rest, pattern_shape, robust_surface
+from rawkit.sensor.surface import REJECT_SIGMAS, Lines, analyze_lines, pattern_shape, robust_factors
 
 Convention = Literal["default", "emva1288"]
 FloatArray = NDArray[np.floating]
@@ -206,8 +206,7 @@ def dsnu(
         return _from_variance(emva_split(dark))
 
     def detrended(n: int) -> Nonuniformity:
-        surface, bad = dark.surface(n, reject)
-        return split_variance(dark.mean - surface, bad, [(dark, None)], n, float(surface.std()))
+        return dark_split(dark, n, reject)[0]
 
     return _lowest_order(detrended, order)
 
@@ -247,14 +246,33 @@ def prnu(
     signal = flat.mean - dark.mean
 
     def detrended(n: int) -> Nonuniformity:
-        surface, bad = robust_surface(signal, n, reject)
-        if surface.min() <= 0:
-            raise CalibrationError("the surface under the flat falls below zero; the light must fill the whole field.")
-        relative = signal / surface
-        relative -= 1.0
-        return split_variance(relative, bad, [(flat, surface), (dark, surface)], n, float(surface.std()) / level)
+        down, across, bad = robust_factors(signal, n, reject)
+        lines = analyze_lines(signal, down, across, bad, relative=True, blocks=_smooth_blocks(signal))
+        scale = (down, across)
+        return split_variance(lines, bad, [(flat, scale), (dark, scale)], n, _surface_spread(down, across) / level)
 
     return _lowest_order(detrended, order)
+
+
+def dark_split(dark: PixelMoments, order: int, reject: float = REJECT_SIGMAS) -> tuple[Nonuniformity, Lines]:
+    """DSNU of one phase after a surface of this order, and the lines behind it."""
+    down, across, bad = dark.surface(order, reject)
+    lines = analyze_lines(dark.mean, down, across, bad, blocks=_smooth_blocks(dark.mean))
+    return split_variance(lines, bad, [(dark, None)], order, _surface_spread(down, across)), lines
+
+
+def _surface_spread(down: FloatArray, across: FloatArray) -> float:
+    """Standard deviation of the surface down @ across.T."""
+    mean = down.mean(axis=0) @ across.mean(axis=0)
+    down = np.column_stack([down, np.full(len(down), -mean)])
+    across = np.column_stack([across, np.ones(len(across))])
+    square = float(((down.T @ down) * (across.T @ across)).sum()) / (len(down) * len(across))
+    return float(np.sqrt(max(square, 0.0)))
+
+
+def _smooth_blocks(image: FloatArray) -> int:
+    """Blocks per axis that show the shading which is left."""
+    return int(np.clip(min(image.shape) // 8, 2, _SMOOTH_BLOCKS))
 
 
 def _lowest_order(detrended: Callable[[int], Nonuniformity], order: int | None) -> Nonuniformity:
@@ -318,9 +336,9 @@ def combine(parts: Sequence[Nonuniformity]) -> Nonuniformity:
 
 
 def split_variance(
-    image: FloatArray,
+    lines: Lines,
     bad: NDArray[np.intp],
-    stacks: list[tuple[PixelMoments, FloatArray | None]],
+    stacks: list[tuple[PixelMoments, tuple[FloatArray, FloatArray] | None]],
     order: int,
     shading: float,
 ) -> Nonuniformity:
@@ -331,18 +349,14 @@ def split_variance(
 
         pixel = A_e - w        row = A_r - A_e / N - rho        column = A_c - A_e / M - gamma
 
-    ``stacks`` are the stacks behind the image, each with the image its frames are to be divided by.
+    ``stacks`` are the stacks behind the image, each with the factors (down, across) of the surface that its frames
+    are to be divided by.
     """
-    rows, cols = pattern_shape(image)
+    row_means, column_means, squares, number = lines.rows, lines.columns, lines.squares, lines.number
+    rows, cols = len(row_means), len(column_means)
     lost = 1 + order  # the surface took 1, y, ..., y^order from the row means
     if min(rows, cols) < lost + 2:
         raise CalibrationError(f"an image of {rows}x{cols} pixels is too small to split; it needs {lost + 2} a side.")
-    number = image.size - len(bad)
-    mean, row_means, column_means, rest = lines_and_rest(image, bad)
-    squares = float(rest.ravel() @ rest.ravel())
-    left = _smooth_rest(rest, squares / number)
-    np.square(rest, out=rest)
-    fourth = float(rest.ravel() @ rest.ravel())
     a_row = float((row_means**2).sum()) / (rows - lost)
     a_column = float((column_means**2).sum()) / (cols - lost)
     a_rest = squares / (number - rows - cols + 1)
@@ -350,7 +364,7 @@ def split_variance(
     white, white_var = sum(t[0] for t in temporal), sum(t[1] for t in temporal)
     rho, rho_var = sum(t[2] for t in temporal), sum(t[3] for t in temporal)
     gamma, gamma_var = sum(t[4] for t in temporal), sum(t[5] for t in temporal)
-    pixel_var = (fourth / number - (squares / number) ** 2) / number + white_var
+    pixel_var = (lines.fourth / number - (squares / number) ** 2) / number + white_var
     row_var = 2.0 * a_row**2 / (rows - lost) + rho_var
     column_var = 2.0 * a_column**2 / (cols - lost) + gamma_var
     pixel, row, column = a_rest - white, a_row - a_rest / cols - rho, a_column - a_rest / rows - gamma
@@ -367,32 +381,36 @@ def split_variance(
         stack=temporal[0][6],
         row_average=row,
         column_average=column,
-        mean=mean,
+        mean=lines.mean,
     )
-    rejected = 1.0 - number / image.size
+    rejected = 1.0 - number / (rows * cols)
+    left = _smooth_rest(lines, squares / number)
     return _from_variance(variance, shading=shading, shading_left=left, order=order, rejected=rejected)
 
 
 def _temporal(
-    moments: PixelMoments, scale: FloatArray | None, bad: NDArray[np.intp]
+    moments: PixelMoments, scale: tuple[FloatArray, FloatArray] | None, bad: NDArray[np.intp]
 ) -> tuple[float, float, float, float, float, float, float]:
-    """White, row and column temporal variance of a mean image divided by ``scale``; (value, error^2) each; of a frame.
+    """White, row and column temporal variance of a mean image divided by the surface of factors ``scale``; (value,
+    error^2) each; of a frame.
 
     The drift of whole frames moves no pixel against another, so it is taken out of all three.
     """
+    from rawkit.sensor import surface_kernel
+
     rows, cols = moments.mean.shape
     count, number = moments.count, moments.mean.size - len(bad)
-    level = 1.0 if scale is None else float(scale.mean())
+    down, across = (np.ones((length, 1)) for length in (rows, cols)) if scale is None else scale
+    row_level, column_level = down @ across.mean(axis=0), across @ down.mean(axis=0)
+    level = float(row_level.mean())
     drift = 0.0 if moments.frame_means is None else float(moments.frame_means.var(axis=0, ddof=1).mean()) / level**2
-    of_pixels = moments.variance if scale is None else moments.variance / scale**2
-    left_out = of_pixels[bad // cols, bad % cols].sum(dtype=np.float64)
-    stack = float(of_pixels.sum(dtype=np.float64) - left_out) / number
+    stack = surface_kernel.sum_over_square(moments.variance, down, across, bad) / number
     pixel = stack - drift
     at_rows = at_columns = None
     if moments.row_var is not None:
-        at_rows = float((moments.row_var[:, 0] / _squared_mean(scale, 1)).mean()) - drift
+        at_rows = float((moments.row_var[:, 0] / row_level**2).mean()) - drift
     if moments.column_var is not None:
-        at_columns = float((moments.column_var[0] / _squared_mean(scale, 0)).mean()) - drift
+        at_columns = float((moments.column_var[0] / column_level**2).mean()) - drift
     row_noise = 0.0 if at_rows is None else (at_rows - pixel / cols) / (1.0 - 1.0 / cols)
     column_noise = 0.0 if at_columns is None else (at_columns - pixel / rows) / (1.0 - 1.0 / rows)
     white = pixel - row_noise - column_noise
@@ -411,14 +429,10 @@ def _temporal(
     )
 
 
-def _squared_mean(scale: FloatArray | None, axis: int) -> FloatArray | float:
-    return 1.0 if scale is None else scale.mean(axis=axis) ** 2
-
-
-def _smooth_rest(rest: FloatArray, variance: float) -> float:
-    """Standard deviation of block means of ``rest`` beyond what pixels of ``variance`` explain; 0 within 3 errors."""
-    blocks = int(np.clip(min(rest.shape) // 8, 2, _SMOOTH_BLOCKS))
-    means, sizes = block_means(rest, blocks)
+def _smooth_rest(lines: Lines, variance: float) -> float:
+    """Standard deviation of the block means of what is left beyond what pixels of ``variance`` explain; 0 within 3
+    errors."""
+    sizes = lines.block_sizes
     expected = variance * float(np.mean(1.0 / sizes))
-    excess = float(np.mean(means**2)) - expected
+    excess = float(np.mean(lines.block_means**2)) - expected
     return float(np.sqrt(excess)) if excess > 3.0 * expected * np.sqrt(2.0 / sizes.size) else 0.0
