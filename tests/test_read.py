@@ -9,6 +9,7 @@ import pytest
 
 from rawkit.errors import MetadataError, RawkitError, UnsupportedRawError
 from rawkit.raw import dng_pixels, opcodes, read
+from rawkit.raw.dng_directory import find_raw
 from rawkit.raw.image import CFA, LinearImage, RawImage
 from rawkit.raw.metadata import from_tags, iso_from_tags
 from rawkit.raw.mosaic import MosaicSpec
@@ -617,7 +618,7 @@ def test_real_mosaics_equal_libraw(data_dir, name):
 def test_real_linear_images_equal_libraw(data_dir, name):
     path = data_dir / "raw" / f"{name}.dng"
     data = path.read_bytes()
-    _, ifd = read.main_image(TiffFile.parse(data))
+    ifd = find_raw(TiffFile.parse(data)).ifd
     theirs = read._read_libraw(path, b"II*\0", **NOTHING)
     assert np.array_equal(dng_pixels.decode(data, ifd), theirs.pixels)
 
@@ -640,7 +641,7 @@ def test_jpeg_xl_files_are_seamless_and_look_like_their_preview(data_dir, name):
     assert isinstance(image, LinearImage)
     assert image.pixels.dtype == np.float32
     assert 0.1 * image.white_level < image.pixels.max() <= image.white_level
-    _, ifd = read.main_image(TiffFile.parse(path.read_bytes()))
+    ifd = find_raw(TiffFile.parse(path.read_bytes())).ifd
     for axis, tag in ((1, 322), (0, 323)):
         # Neighbors across a tile border differ little more than within a tile (lossy tiles: 1.2 times); pixels 60
         # apart differ 5 to 7 times as much, so no tile is misplaced, scaled or mirrored.

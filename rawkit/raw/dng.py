@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rawkit.errors import OutputExistsError, UnsupportedRawError
 from rawkit.raw import dng_fresh, dng_rewrite
+from rawkit.raw.dng_directory import DNG_VERSION, find_raw
 from rawkit.raw.dng_raster import encode_tiles, noise_entries, store
 from rawkit.raw.image import AnyRaw, RawImage
 from rawkit.raw.tiff import TiffFile
@@ -71,7 +72,7 @@ def is_dng(path: Path | str) -> bool:
         data = head + file.read()
     try:
         tiff = TiffFile.parse(data)
-        return dng_rewrite.DNG_VERSION in tiff.ifd(tiff.first_offset)
+        return DNG_VERSION in tiff.ifd(tiff.first_offset)
     except UnsupportedRawError:
         return False
 
@@ -145,7 +146,7 @@ def write_dng(
         original = Path(source).read_bytes()
         try:
             tiff = TiffFile.parse(original)
-            keep_float = dng_rewrite.find_raw(tiff).is_float and not whole_numbers
+            keep_float = find_raw(tiff).is_float and not whole_numbers
             raster = store(dng_rewrite.full_raster(original, image), extra_bits=extra_bits, keep_float=keep_float)
             noise_tags = noise_entries(image, noise, noise_reduction_applied, tiff.order)
             data = dng_rewrite.rewrite(original, image, raster, encode_tiles(raster), noise_tags)

@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 
 from rawkit.errors import UnsupportedRawError
 from rawkit.raw.digest import new_raw_image_digest
+from rawkit.raw.dng_directory import CFA_PHOTOMETRIC, LINEAR_RAW
 from rawkit.raw.dng_raster import (
-    CFA_PHOTOMETRIC,
-    LINEAR_RAW,
     StoredRaster,
     black_entries,
     cfa_entries,

@@ -41,7 +41,6 @@ _TILE = 512  # pixels; small tiles cost tables, large ones make readers wait
 _TILE_STEP = 16  # TIFF 6.0, section 15: tile sides are multiples of 16
 _FINEST_DENOMINATOR = 1_000_000  # of a black level; all levels found in cameras are exact with it
 
-CFA_PHOTOMETRIC, LINEAR_RAW = 32803, 34892
 LOSSLESS_JPEG, DEFLATE = 7, 8
 _FLOAT_PREDICTOR, _FLOAT_PREDICTOR_X2 = 3, 34894  # differences to the next pixel, to the one after it
 _IEEE_FLOAT = 3

@@ -17,33 +17,39 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rawkit.errors import UnsupportedRawError
-from rawkit.raw import dng_pixels, opcodes
+from rawkit.raw import dng_pixels
 from rawkit.raw.digest import new_raw_image_digest, raw_image_digest
-from rawkit.raw.dng_raster import (
+from rawkit.raw.dng_directory import (
     CFA_PHOTOMETRIC,
-    LINEAR_RAW,
+    DNG_VERSION,
+    data_extents,
+    directories,
+    directory_end,
+    find_raw,
+    long_values,
+)
+from rawkit.raw.dng_raster import (
     StoredRaster,
     black_entries,
     cfa_entries,
     check_size,
     layout_entries,
 )
+from rawkit.raw.dng_space import Space, other_extents, update_directory
 from rawkit.raw.image import AnyRaw, RawImage
 from rawkit.raw.tiff import BYTE, LONG, UNDEFINED, ByteOrder, Entry, Ifd, TiffFile, serialize_ifd
 
-DNG_VERSION, _BACKWARD_VERSION = 50706, 50707
-_SUB_IFDS, _TILE_OFFSETS = 330, 324
+_BACKWARD_VERSION, _TILE_OFFSETS = 50707, 324
 _BLACK, _WHITE, _CFA_DIM, _CFA_PATTERN = 50714, 50717, 33421, 33422
 _NEW_DIGEST, _OLD_DIGEST, _UNIQUE_ID = 51111, 50972, 50781
 _NOISE_PROFILE, _NOISE_REDUCTION_APPLIED = 51041, 50935
-_LINEARIZATION, _OPCODE_LIST_1, _OPCODE_LIST_2 = 50712, 51008, 51009
+_LINEARIZATION, _OPCODE_LIST_2 = 50712, 51009
 _JPEG_XL, _TRANSPARENCY_MASK = 52546, 4
 
 # Tags that say how the old samples were stored; those that still apply are written anew.
@@ -54,156 +60,10 @@ _LAYOUT_TAGS = frozenset(
 _MOVABLE_TAGS = frozenset(
     (33421, 33422, 50706, 50707, 50713, 50714, 50715, 50716, 50717, 50781, 50935, 50972, 51009, 51041, 51111)
 )
-# OpcodeList1 acts on stored values; these opcodes carry such values or depend on them (DNG 1.7.1, chapter 7).
-_VALUE_OPCODES = frozenset([4, 7, 8, 10, 11, 12, 13])
-
-_GAP = 16  # bytes between our own tiles that are padding and not somebody's data
-_POINTERS = (34665, 34853, 40965)  # EXIF, GPS, interoperability directories
-_DATA_EXTENTS = ((273, 279), (324, 325), (513, 514))  # offsets and byte counts
 
 # First DNG version with a tag or feature that a rewrite may add.
 _SINCE = {_NEW_DIGEST: (1, 4, 0, 0), _NOISE_PROFILE: (1, 3, 0, 0), _NOISE_REDUCTION_APPLIED: (1, 2, 0, 0)}
 _FLOAT_SINCE, _LOSSLESS_SINCE, _WITHOUT_JPEG_XL = (1, 4, 0, 0), (1, 1, 0, 0), (1, 4, 0, 0)
-
-
-@dataclass(frozen=True)
-class RawDirectory:
-    """The main raw image of a DNG: its directory and the byte position of the pointer to it."""
-
-    ifd: Ifd
-    pointer: int
-
-    @property
-    def is_float(self) -> bool:
-        return self.ifd.first(339, 1) == 3
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows, columns."""
-        return int(self.ifd.first(257, 0)), int(self.ifd.first(256, 0))
-
-    @property
-    def acts_on_values(self) -> bool:
-        """Whether OpcodeList1 depends on the scale of the stored values."""
-        entry = self.ifd.entries.get(_OPCODE_LIST_1)
-        return entry is not None and any(o.number in _VALUE_OPCODES for o in opcodes.parse(entry.data))
-
-
-def _directories(tiff: TiffFile) -> Iterator[tuple[Ifd, int]]:
-    """Every image directory with the position of the 4 bytes that point to it."""
-    pointer = 4
-    for ifd in tiff.chain():
-        yield ifd, pointer
-        subs = ifd.entries.get(_SUB_IFDS)
-        if subs is not None:
-            for k, offset in enumerate(subs.values(tiff.order)):
-                yield tiff.ifd(int(offset)), subs.offset + 4 * k
-        pointer = _directory_end(tiff, ifd) - 4
-
-
-def _directory_end(tiff: TiffFile, ifd: Ifd) -> int:
-    count = struct.unpack_from(tiff.order + "H", tiff.data, ifd.offset)[0]
-    return ifd.offset + 2 + 12 * count + 4
-
-
-def find_raw(tiff: TiffFile) -> RawDirectory:
-    """The one full-resolution raw image of a DNG.
-
-    Raises
-    ------
-    UnsupportedRawError
-        This is no DNG, or it has no raw image or several.
-    """
-    if DNG_VERSION not in tiff.ifd(tiff.first_offset):
-        raise UnsupportedRawError("the source is a TIFF but not a DNG (no DNGVersion); write a fresh DNG without it.")
-    found = [
-        RawDirectory(ifd, pointer)
-        for ifd, pointer in _directories(tiff)
-        if ifd.first(254, 0) == 0 and ifd.first(262) in (CFA_PHOTOMETRIC, LINEAR_RAW)
-    ]
-    if len(found) != 1:
-        raise UnsupportedRawError(f"the source DNG has {len(found)} main raw images, one is needed; write a fresh DNG.")
-    for start, end in _data_extents(found[0].ifd):
-        if end > len(tiff.data):
-            raise UnsupportedRawError(
-                f"raw data should run from byte {start} to {end}, the source ends at {len(tiff.data)}: it is cut."
-            )
-    return found[0]
-
-
-def _data_extents(ifd: Ifd) -> list[tuple[int, int]]:
-    """(start, end) of every strip, tile and embedded JPEG of a directory."""
-    return [
-        (int(start), int(start) + int(size))
-        for offsets, counts in _DATA_EXTENTS
-        for start, size in zip(ifd.get(offsets), ifd.get(counts), strict=False)
-    ]
-
-
-def _long_values(entries: Iterable[Entry]) -> list[tuple[int, int]]:
-    """(start, end) of the values that lie outside their directory."""
-    return [(e.offset, e.offset + len(e.data)) for e in entries if len(e.data) > 4 and e.offset >= 0]
-
-
-def _other_extents(tiff: TiffFile, raw: Ifd) -> list[tuple[int, int]]:
-    """Every known extent that does not belong to the raw directory."""
-    todo = [ifd for ifd, _ in _directories(tiff) if ifd.offset != raw.offset]
-    extents = [(0, 8)]
-    for parent in [raw, *todo]:
-        for tag in _POINTERS:
-            offset = parent.first(tag)
-            if offset:
-                todo.append(tiff.ifd(int(offset)))
-    for ifd in todo:
-        extents += [(ifd.offset, _directory_end(tiff, ifd)), *_long_values(ifd.entries.values()), *_data_extents(ifd)]
-    return extents
-
-
-def _overlaps(extent: tuple[int, int], others: list[tuple[int, int]]) -> bool:
-    return any(start < extent[1] and extent[0] < end for start, end in others)
-
-
-@dataclass
-class _Space:
-    """Free byte ranges of the file being rewritten; the last one has no end."""
-
-    data: bytearray
-    ranges: list[list[int]] = field(default_factory=list)
-
-    @classmethod
-    def freed(cls, source: bytes, own: list[tuple[int, int]], others: list[tuple[int, int]]) -> _Space:
-        """Zero the ranges in ``own`` that nobody else uses; a range at the file's end is cut off."""
-        mine = [r for r in sorted(own) if not _overlaps(r, others)]
-        free: list[list[int]] = []
-        for start, end in mine:
-            last = free[-1][1] if free else -1
-            if free and start - last <= _GAP and not _overlaps((last, start), others):
-                free[-1][1] = max(last, end)
-            else:
-                free.append([start, end])
-        data = bytearray(source)
-        for start, end in free:
-            data[start:end] = bytes(end - start)
-        if free and len(source) - free[-1][1] <= _GAP:
-            del data[free.pop()[0] :]
-        return cls(data, free)
-
-    def put(self, block: bytes, align: int) -> int:
-        """Place ``block`` in the first range where it fits, else at the end; its position."""
-        at = self.reserve(len(block), align)
-        self.data[at : at + len(block)] = block
-        return at
-
-    def reserve(self, size: int, align: int) -> int:
-        for r in self.ranges:
-            start = r[0] + -r[0] % align
-            if start + size <= r[1]:
-                r[0] = start + size
-                return start
-        self.data += bytes(-len(self.data) % align)
-        start = len(self.data)
-        self.data += bytes(size)
-        return start
 
 
 def full_raster(source: bytes, image: AnyRaw) -> AnyRaw:
@@ -239,6 +99,11 @@ def rewrite(
     """
     tiff = TiffFile.parse(source)
     order, raw = tiff.order, find_raw(tiff)
+    for start, end in data_extents(raw.ifd):
+        if end > len(source):
+            raise UnsupportedRawError(
+                f"raw data should run from byte {start} to {end}, the source ends at {len(source)}: it is cut."
+            )
     if raw.shape != raster.samples.shape[:2] or int(raw.ifd.first(277, 1)) != raster.planes:
         raise UnsupportedRawError(
             f"the source stores {raw.shape[1]} x {raw.shape[0]} pixels, the image has {raster.samples.shape[1]} x "
@@ -274,40 +139,24 @@ def rewrite(
     kept = {t: e for t, e in raw.ifd.entries.items() if t not in dropped and t not in changed}
     gone = [e for t, e in raw.ifd.entries.items() if t not in kept or t in _MOVABLE_TAGS]
     kept = {t: replace(e, offset=-1) if t in _MOVABLE_TAGS else e for t, e in kept.items()}
-    own = [(raw.ifd.offset, _directory_end(tiff, raw.ifd)), *_data_extents(raw.ifd)]
-    own += _long_values(gone)
-    others = [*_other_extents(tiff, raw.ifd), *_long_values(kept.values())]
+    own = [(raw.ifd.offset, directory_end(tiff, raw.ifd)), *data_extents(raw.ifd)]
+    own += long_values(gone)
+    others = [*other_extents(tiff, [raw.ifd]), *long_values(kept.values())]
     check_size(len(source) + sum(map(len, tiles)))
-    space = _Space.freed(source, own, others)
+    space = Space.freed(source, own, others)
 
     entries = [*kept.values(), *changed.values()]
     block, _ = serialize_ifd(entries, 0, order, raw.ifd.next_offset, keep_values=True)
     at = space.reserve(len(block), 2)
     struct.pack_into(order + "I", space.data, raw.pointer, at)
     if not raw_is_first:  # parsed again, because the pointer to the raw directory may lie in it
-        _update(space, TiffFile.parse(bytes(space.data)).ifd(first.offset), in_first, stale, order)
+        update_directory(space, TiffFile.parse(bytes(space.data)).ifd(first.offset), 4, in_first, stale)
     offsets = [space.put(tile, 2) for tile in tiles]
     changed[_TILE_OFFSETS] = Entry.make(_TILE_OFFSETS, LONG, offsets, order)
     block, _ = serialize_ifd([*kept.values(), *changed.values()], at, order, raw.ifd.next_offset, keep_values=True)
     space.data[at : at + len(block)] = block
     check_size(len(space.data))
     return space.data
-
-
-def _update(space: _Space, ifd: Ifd, entries: dict[int, Entry], stale: set[int], order: ByteOrder) -> None:
-    """Change and drop tags of IFD 0: in place when all keep their size, otherwise in a new directory."""
-    old = ifd.entries
-    same_size = all(t in old and (old[t].type, old[t].count) == (e.type, e.count) for t, e in entries.items())
-    if same_size and stale.isdisjoint(old):
-        for tag, entry in entries.items():
-            space.data[old[tag].offset : old[tag].offset + len(entry.data)] = entry.data
-        return
-    kept = [e for t, e in old.items() if t not in entries and t not in stale]
-    block, _ = serialize_ifd([*kept, *entries.values()], 0, order, ifd.next_offset, keep_values=True)
-    at = space.reserve(len(block), 2)
-    block, _ = serialize_ifd([*kept, *entries.values()], at, order, ifd.next_offset, keep_values=True)
-    space.data[at : at + len(block)] = block
-    struct.pack_into(order + "I", space.data, 4, at)
 
 
 def _level_entries(image: AnyRaw, raster: StoredRaster, raw: Ifd, order: ByteOrder) -> list[Entry]:
@@ -348,7 +197,7 @@ def _identity_entries(raster: StoredRaster, tiff: TiffFile, first: Ifd, raw_is_f
 
 def _transparency_mask(tiff: TiffFile) -> NDArray | None:
     """(H, W) pixels of the transparency mask; None without one."""
-    masks = [ifd for ifd, _ in _directories(tiff) if ifd.first(254) == _TRANSPARENCY_MASK]
+    masks = [ifd for ifd, _ in directories(tiff) if ifd.first(254) == _TRANSPARENCY_MASK]
     return dng_pixels.decode(tiff.data, masks[0]) if masks else None
 
 
@@ -359,7 +208,7 @@ def _version_entries(tiff: TiffFile, first: Ifd, raw: Ifd, raster: StoredRaster,
     """
     version = tuple(int(v) for v in first.get(DNG_VERSION))
     backward = tuple(int(v) for v in first.get(_BACKWARD_VERSION, (*version[:2], 0, 0)))
-    elsewhere = any(i.first(259) == _JPEG_XL for i, _ in _directories(tiff) if i.offset != raw.offset)
+    elsewhere = any(i.first(259) == _JPEG_XL for i, _ in directories(tiff) if i.offset != raw.offset)
     if raw.first(259) == _JPEG_XL and not elsewhere:
         backward = min(backward, _WITHOUT_JPEG_XL)
     backward = max(backward, _FLOAT_SINCE if raster.is_float else _LOSSLESS_SINCE)

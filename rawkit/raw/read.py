@@ -30,13 +30,13 @@ from numpy.typing import NDArray
 
 from rawkit.errors import MetadataError, RawkitError, UnsupportedRawError
 from rawkit.raw import dng_pixels, mosaic, opcodes
+from rawkit.raw.dng_directory import CFA_PHOTOMETRIC, DNG_VERSION, find_raw
 from rawkit.raw.dng_pixels import integer, integers, numbers
 from rawkit.raw.image import CFA, BlackLevel, LinearImage, Metadata, RawImage
 from rawkit.raw.metadata import dng_metadata, exif_metadata
 from rawkit.raw.mosaic import MosaicSpec
 from rawkit.raw.tiff import Ifd, TiffFile
 
-_CFA_PHOTOMETRIC, _LINEAR_PHOTOMETRIC = 32803, 34892
 _CFA_LETTERS = "RGBCMYW"  # values of CFAPattern (TIFF/EP)
 _D65 = 21  # EXIF light source of LibRaw's matrix
 _TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -147,7 +147,7 @@ def _as_dng(path: Path) -> TiffFile | None:
     """The parsed file when it is a DNG (tag DNGVersion in IFD 0), None when it is another TIFF."""
     try:
         file = TiffFile.parse(path.read_bytes())
-        return file if 50706 in file.ifd(file.first_offset) else None
+        return file if DNG_VERSION in file.ifd(file.first_offset) else None
     except UnsupportedRawError:
         if path.suffix.lower() == ".dng":
             raise
@@ -157,30 +157,16 @@ def _as_dng(path: Path) -> TiffFile | None:
 # ---------------------------------------------------------------------------------------------------------- DNG
 
 
-def main_image(file: TiffFile) -> tuple[Ifd, Ifd]:
-    """IFD 0, and the one directory that holds the main raw image (NewSubfileType 0, CFA or LinearRaw).
-
-    Raises
-    ------
-    UnsupportedRawError
-        There is none, or more than one.
-    """
-    directories = list(file.with_sub_ifds())
-    raws = [d for d in directories if d.first(254, 0) == 0 and d.first(262) in (_CFA_PHOTOMETRIC, _LINEAR_PHOTOMETRIC)]
-    if len({d.offset for d in raws}) != 1:
-        raise UnsupportedRawError(f"a DNG has one main raw image, this file has {len(raws)}.")
-    return directories[0], raws[0]
-
-
 def _read_dng(path: Path, file: TiffFile, **overrides: Any) -> RawImage | LinearImage:
     import imagecodecs
 
-    first, raw = main_image(file)
+    directory = find_raw(file)
+    first, raw = directory.first, directory.ifd
     layout = dng_pixels.Layout.from_ifd(raw, len(file.data))
     area = _active_area(raw, layout.height, layout.width)
     black = _dng_black(raw, layout.samples, area)
     white = _dng_white(raw, layout)
-    is_cfa = raw.first(262) == _CFA_PHOTOMETRIC
+    is_cfa = raw.first(262) == CFA_PHOTOMETRIC
     if is_cfa and layout.samples != 1:
         raise UnsupportedRawError(f"a mosaic of {layout.samples} samples per pixel.")
     pattern = overrides["cfa"]
