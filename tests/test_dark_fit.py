@@ -6,7 +6,7 @@ from scipy.stats import norm, tukeylambda
 
 from rawkit.raw.image import CFA
 from rawkit.sensor.dark import DarkNoise
-from rawkit.sensor.dark_fit import RegionSampler, code_edges, fit_dark_model
+from rawkit.sensor.dark_fit import TILE, RegionSampler, code_edges, fit_dark_model
 from rawkit.sensor.dark_model import QUANTILES
 from rawkit.sensor.defects import find_defects
 from rawkit.sensor.pixel_moments import PixelAccumulator
@@ -71,9 +71,10 @@ def test_rows_pattern_and_law_of_a_color_sensor():
     assert lagged[0] == pytest.approx(lagged[1], abs=0.01)
 
     expected = tukeylambda.ppf(PROBABILITY, HEAVY) / tukeylambda.std(HEAVY)
-    # A million pixels a phase: 0.4 % of sigma for the outermost quantile but for the stretch, 2 %.
+    # A million pixels a phase: 0.4 % of sigma for the outermost quantile.  One factor for the whole departure from a
+    # Gaussian undoes the mean of 16 frames to 1 % of sigma in the middle.
     for found, deviation in zip(model.pixel_quantiles, sigma, strict=True):
-        assert np.abs(found / deviation - expected)[100:-100].max() < 0.01
+        assert np.abs(found / deviation - expected)[100:-100].max() < 0.015
         assert np.abs(found / deviation - expected).max() < 0.02 * expected[-1]
         assert found.std() == pytest.approx(deviation * expected.std(), rel=0.01)
 
@@ -119,19 +120,19 @@ def test_a_colored_spectrum_and_a_moving_pattern():
         root = np.sqrt(power(SHAPE))
         for _ in range(12):
             white = np.fft.fft2(rng.standard_normal(SHAPE))
-            moving = np.cos(2 * np.pi * (80 / 256 * x + 30 / 256 * y) + rng.uniform(0, 2 * np.pi))
+            moving = np.cos(2 * np.pi * (80 / TILE * x + 30 / TILE * y) + rng.uniform(0, 2 * np.pi))
             yield 3.0 * np.fft.ifft2(root * white).real + amplitude * moving
 
-    expected = np.log(power((256, 256)))
+    expected = np.log(power((TILE, TILE)))
     model, lines = fit(frames(0.0), read_var=9 + 1 / 12)
     # 44 periodograms, averaged over surroundings of 81 bins: 1.7 % and what the medians blur.
     assert (model.log_spectrum - expected).std() < 0.04
     assert expected.std() > 0.4
     assert not lines
     model, lines = fit(frames(0.3), read_var=9 + 1 / 12)
-    assert [(line.fx, line.fy) for line in lines] == [(80 / 256, 30 / 256)]
+    assert [(line.fx, line.fy) for line in lines] == [(80 / TILE, 30 / TILE)]
     # Power a^2 N / 4 of the line over sigma^2 of the noise.
-    assert lines[0].ratio == pytest.approx(1 + 0.09 * 256**2 / 4 / (9 * power((256, 256))[30, 80]), rel=0.3)
+    assert lines[0].ratio == pytest.approx(1 + 0.09 * TILE**2 / 4 / (9 * power((TILE, TILE))[30, 80]), rel=0.3)
     assert model.log_spectrum[30, 80] - np.median(model.log_spectrum[25:36, 75:86]) > 0.9 * np.log(lines[0].ratio)
 
 
@@ -184,7 +185,7 @@ def test_law_and_edges_together_give_the_counts():
 def test_a_spectral_line_keeps_its_power():
     rng, count, amplitude = np.random.default_rng(9), 8, 0.6
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    wave = 2 * np.pi * (40 * y + 24 * x) / 256
+    wave = 2 * np.pi * (40 * y + 24 * x) / TILE
     frames = [rng.normal(0, 3.0, SHAPE) + amplitude * np.sin(wave + rng.uniform(0, 2 * np.pi)) for _ in range(count)]
     model, _ = fit(frames, read_var=9.0)
     power = np.exp(model.log_spectrum)

@@ -128,16 +128,20 @@ def test_spectral_lines_are_coherent_over_the_frame_and_new_in_each():
 def test_rows_come_in_blocks_from_one_real_frame():
     series = (np.arange(3)[:, None] * 1000 + np.arange(480)).astype(np.float32)
     rows = bootstrap_rows(series)
-    seen = set()
-    for frame in range(40):
+    seen = []
+    for frame in range(42):
         drawn = rows(1, frame, 0, 480)
-        seen.add(int(drawn[0] // 1000))
+        seen.append(int(drawn[0] // 1000))
         assert len({int(v) for v in drawn // 1000}) == 1
-        blocks = drawn[: 480 // ROW_BLOCK * ROW_BLOCK].reshape(-1, ROW_BLOCK)
+        blocks = drawn.reshape(-1, ROW_BLOCK)
         assert np.all(np.isin(np.diff(blocks, axis=1), (1, 1 - 480)))
         assert np.all(blocks[:, 0] % 2 == 0)
+        assert len({int(v) for v in drawn}) == 480  # every row once: the frame keeps its level
         assert np.array_equal(rows(1, frame, 100, 50), drawn[100:150])
-    assert seen == {0, 1, 2}
+    turns = np.reshape(seen, (-1, 3))
+    assert np.all(np.sort(turns, axis=1) == (0, 1, 2))
+    assert len({tuple(turn) for turn in turns.tolist()}) > 3  # of 6 orders
+    assert np.unique(rows(1, 0, 0, 1920)).size == 480
 
 
 def test_rows_are_shared_by_all_colors_and_columns_by_all_rows():

@@ -1,6 +1,7 @@
 """Read noise as a ``DarkModel`` measured it.
 
-    row(i)      blocks of 96 rows, each cut from a random place of the row series of one real frame
+    row(i)      the row series of one real frame, rotated by a random distance, its blocks of 96 rows in random order;
+                n synthetic frames in succession take the n real ones, in random order
     column(j)   N(0, s_col^2)
     pixel       z = Gaussian field of the measured spectrum, mapped by the measured inverse CDF: Q_phase(Phi(z))
     fixed       the measured pattern, topped up by a frozen Gaussian field for what shrinking took away
@@ -43,7 +44,7 @@ from rawkit.noise.read_noise import (
 )
 from rawkit.noise.rng import normal_field, philox
 from rawkit.noise.spectral_field import SpectralField
-from rawkit.sensor.dark_model import DarkModel
+from rawkit.sensor.dark_model import DarkModel, law_values
 
 if TYPE_CHECKING:
     from rawkit.sensor.profile import CameraProfile
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 ROW_BLOCK = 96  # rows; a multiple of every CFA's period (2 and 6)
 _ROW_PERIOD = 12
 _SQUARE_BINS = 1 << 14  # of the sum of squares; its tail is wanted down to 1e-8
-_TAIL_KNOTS = 20  # quantiles at either end that set the slope beyond
 
 
 def has_dark_model(profile: CameraProfile, iso: float | None) -> bool:
@@ -114,45 +114,44 @@ def measured_noise(profile: CameraProfile, iso: float, *, unit: int = 0, prnu: b
 def bootstrap_rows(series: NDArray[np.float32]) -> LineNoise:
     """Row offsets resampled from those of real frames.
 
-    A synthetic frame takes its rows from one real frame, so that offsets of whole frames stay what they are, in blocks
-    from places drawn for each block; a block keeps its rows' order and CFA phase.
+    A synthetic frame takes its rows from one real frame, in shuffled blocks that keep their rows' order and CFA phase.
+    Of n frames in succession each takes another real one, and of the blocks of a frame each another part of it, in
+    orders drawn anew for every n: so offsets of whole frames stay what they are, and the mean level of a series
+    scatters no more than that of real ones.
 
     Parameters
     ----------
     series : (n, H) float32 [DN]
     """
     frames, height = series.shape
+    places, blocks = max(height // _ROW_PERIOD, 1), -(-height // ROW_BLOCK)
+
+    def start(block: int, seed: int, frame: int) -> int:
+        """First row, in its real frame, of a synthetic frame's block; taller frames than the real start over."""
+        turn, number = divmod(block, blocks)
+        first = _ROW_PERIOD * (int(philox(0, turn, ROW_BLOCK_STREAM, 0, seed, frame)[0]) * places >> 32)
+        return first + ROW_BLOCK * _shuffled(blocks, seed, frame, 2 + turn)[number]
 
     def draw(seed: int, frame: int, first: int, count: int) -> NDArray[np.float32]:
-        source = int(philox(0, 0, ROW_BLOCK_STREAM, 1, seed, frame)[0]) * frames >> 32
+        source = _shuffled(frames, seed, frame // frames, 1)[frame % frames]
         rows = np.arange(first, first + count)
-        blocks = rows // ROW_BLOCK
-        places = max(height // _ROW_PERIOD, 1)
-        starts = {
-            int(b): _ROW_PERIOD * (int(philox(0, int(b), ROW_BLOCK_STREAM, 0, seed, frame)[0]) * places >> 32)
-            for b in np.unique(blocks)
-        }
-        return series[source, (np.array([starts[int(b)] for b in blocks]) + rows % ROW_BLOCK) % height]
+        of_row = rows // ROW_BLOCK
+        starts = {int(block): start(int(block), seed, frame) for block in np.unique(of_row)}
+        return series[source, (np.array([starts[int(block)] for block in of_row]) + rows % ROW_BLOCK) % height]
 
     return draw
 
 
+@lru_cache(maxsize=64)
+def _shuffled(count: int, seed: int, key: int, purpose: int) -> tuple[int, ...]:
+    """0 .. count - 1 in an order keyed by (seed, key, purpose)."""
+    words = [int(philox(0, number, ROW_BLOCK_STREAM, purpose, seed, key)[0]) for number in range(count)]
+    return tuple(sorted(range(count), key=words.__getitem__))
+
+
 def _tables(quantiles: NDArray[np.float32]) -> NDArray[np.float32]:
     """(phases, n) quantiles at p = (k + 1/2)/n as tables over z."""
-    from scipy.special import ndtri
-
-    count = quantiles.shape[1]
-    knots = ndtri((np.arange(count) + 0.5) / count)
-    z = table_knots()
-    tables = []
-    for values in quantiles.astype(np.float64):
-        table = np.interp(z, knots, values)
-        for end, beyond in ((slice(0, _TAIL_KNOTS), z < knots[0]), (slice(-_TAIL_KNOTS, None), z > knots[-1])):
-            slope = np.polyfit(knots[end], values[end], 1)[0]
-            edge = 0 if end.start == 0 else -1
-            table[beyond] = values[edge] + slope * (z[beyond] - knots[edge])
-        tables.append(table)
-    return np.asarray(tables, np.float32)
+    return np.asarray([law_values(values, table_knots()) for values in quantiles], np.float32)
 
 
 def _places(defects: NDArray, kind: str) -> tuple[NDArray[np.intp], NDArray[np.float32]]:

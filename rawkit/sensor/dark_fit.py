@@ -26,22 +26,23 @@ from rawkit.errors import CalibrationError
 from rawkit.raw.image import CFA
 from rawkit.sensor.code_widths import code_widths
 from rawkit.sensor.dark import QUANTIZATION_LIMIT, DarkNoise
-from rawkit.sensor.dark_model import QUANTILES, DarkModel
+from rawkit.sensor.dark_model import QUANTILES, DarkModel, law_values
 from rawkit.sensor.dark_shading import shrink_fixed_pattern
 from rawkit.sensor.pixel_moments import PixelMoments
 from rawkit.sensor.spectra import SpectrumPeak, spectrum_peaks
 
 FloatArray = NDArray[np.floating]
 
-REGION = 512  # pixels a side, central
-SAMPLE_PIXELS = 1 << 22  # of the region over all sampled frames: tail quantiles of a phase to 3 %
+REGION = 720  # pixels a side, central: three tiles
+SAMPLE_PIXELS = 1 << 23  # of the region over all sampled frames: tail quantiles of a phase to 2 %
 MOST_ROW_SERIES = 256  # frames
-TILE = 256  # pixels a side of a periodogram
+TILE = 240  # pixels a side of a periodogram, a multiple of every CFA's period: lines locked to it stay in one bin
 
 _SIGNIFICANT = 3.0  # standard errors
 _BINS_PER_SIGMA = 64
 _REACH = 16.0  # sigma covered by the histogram of the pixels; beyond lies its end bin
-_FINE = 1 << 15  # probabilities at which a law is shaped, so that its tails count in its moments
+_FINE = 1 << 13  # values of a normal variable at which a law is shaped
+_FARTHEST = 6.0  # standard deviations, to where that goes: 1 pixel in 5e8 lies beyond
 _STRETCH = (0.25, 4.0)  # of the departure from a Gaussian
 _SMOOTH_ROWS = 17  # bins over which the spectrum of the row series is averaged
 _NEIGHBORHOOD = 9  # bins a side, against which a bin of the spectrum is judged
@@ -54,7 +55,7 @@ _ROUNDING_VAR, _ROUNDING_FOURTH = 1.0 / 12.0, -1.0 / 120.0  # cumulants of a uni
 class RegionSampler:
     """Bounded sample of a stack of equal frames: ``add`` every frame.
 
-    Memory: H floats a frame (up to 256 frames) and 8 MB for the region, whatever the number of frames.
+    Memory: H floats a frame (up to 256 frames) and 16 MB for the region, whatever the number of frames.
 
     Parameters
     ----------
@@ -196,25 +197,25 @@ def fit_dark_model(
         frames=moments.count,
     )
     if residual.code_step:
-        model = replace(model, code_edges=_edges_of(model, code_histogram(sample.regions), cfa, black_level))
+        model = replace(model, code_edges=_edges_of(model, sample, cfa, black_level))
     return model, spectrum_peaks(logarithm, averaged=averaged)
 
 
 def _edges_of(
-    model: DarkModel, histogram: tuple[int, NDArray[np.integer]], cfa: CFA, black_level: FloatArray
+    model: DarkModel, sample: RegionSampler, cfa: CFA, black_level: FloatArray
 ) -> tuple[int, NDArray[np.float64]] | None:
     """``code_edges``, moved to where the model's own law puts as many pixels below each as there are.
 
     Widths are judged against their neighbors, so their sum drifts; and the smooth part of the converter's errors is
-    in the law already, which was measured in codes.  With the law's distribution function G and the counts' C, the
-    edge between two codes is G^-1(C).
+    in the law already, which was measured in codes.  With the law's distribution function G and the counts' C, both of
+    the sampled region, the edge between two codes is G^-1(C).
     """
-    found = code_edges(histogram)
+    lowest, counts = code_histogram(sample.regions)
+    found = code_edges((lowest, counts))
     if found is None:
         return None
     first, edges = found
-    level, below = _dark_distribution(model, cfa, black_level)
-    lowest, counts = histogram
+    level, below = _dark_distribution(model, sample, cfa, black_level)
     under = np.concatenate([[0.0], np.cumsum(counts)]) / counts.sum()
     at = np.clip(first - lowest + np.arange(len(edges)), 0, len(counts))
     anchored = np.interp(under[at], below, level)
@@ -222,33 +223,34 @@ def _edges_of(
     return first, np.maximum.accumulate(np.where(inside, anchored, edges))  # codes that never occur have no width
 
 
-def _dark_distribution(model: DarkModel, cfa: CFA, black_level: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Levels [DN, as stored], and the share of a frame's pixels whose analog value lies below each."""
-    from scipy.special import ndtri
-
-    z, knots = ndtri((np.arange(_FINE) + 0.5) / _FINE), ndtri((np.arange(QUANTILES) + 0.5) / QUANTILES)
+def _dark_distribution(
+    model: DarkModel, sample: RegionSampler, cfa: CFA, black_level: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Levels [DN, as stored], and the share of the sampled region's pixels whose analog value lies below each."""
+    frames, (tall, wide), (top, left) = len(sample.regions), sample.regions[0].shape, sample.origin
+    z, chance = _normal_grid()
     sigma = float(np.sqrt(np.mean(model.pixel_quantiles.astype(np.float64) ** 2)))
     step = sigma / _BINS_PER_SIGMA
-    center = float(np.median(model.fixed_pattern)) + float(np.mean(black_level))
+    pattern = model.fixed_pattern[top : top + tall, left : left + wide].astype(np.float64)
+    center = float(np.median(pattern)) + float(np.mean(black_level))
     half = int(_REACH * _BINS_PER_SIGMA)
 
-    def density(values: FloatArray) -> FloatArray:
+    def density(values: FloatArray, weights: FloatArray | None = None) -> FloatArray:
         bins = np.clip(np.rint(values / step), -half, half).astype(np.int64) + half
-        counts = np.bincount(bins.ravel(), minlength=2 * half + 1).astype(np.float64)
+        counts = np.bincount(bins.ravel(), weights, minlength=2 * half + 1).astype(np.float64)
         return counts / counts.sum()
 
     total = np.zeros(2 * half + 1)
     rows, cols = cfa.shape
     for (r, c), phase in zip(cfa.sites, cfa.plane_phases, strict=True):
-        law = model.pixel_quantiles[phase].astype(np.float64)
-        values = np.interp(z, knots, law)
-        values = np.where(z < knots[0], law[0] / knots[0] * z, np.where(z > knots[-1], law[-1] / knots[-1] * z, values))
-        fixed = model.fixed_pattern[r::rows, c::cols].astype(np.float64) + black_level[phase] - center
-        total += np.convolve(density(values), density(fixed), mode="same")
-    total = np.convolve(total / total.sum(), density(model.row_series.astype(np.float64)), mode="same")
+        values = law_values(model.pixel_quantiles[phase], z)
+        fixed = pattern[r::rows, c::cols] + black_level[phase] - center
+        total += np.convolve(density(values, chance), density(fixed), mode="same")
+    offsets = model.row_series[:frames, top : top + tall].astype(np.float64)
+    total = np.convolve(total / total.sum(), density(offsets), mode="same")
     others = np.hypot(model.column_noise, model.fixed_residue)
     if others > step:
-        total = np.convolve(total, density(others * z), mode="same")
+        total = np.convolve(total, density(others * z, chance), mode="same")
     return center + step * (np.arange(2 * half + 1) - half + 0.5), np.cumsum(total) / total.sum()
 
 
@@ -303,7 +305,7 @@ def pixel_quantiles(residual: PixelResidual, cfa: CFA) -> NDArray[np.float32]:
 
 def _law(x: FloatArray, count: int, lost: float, code: int) -> NDArray[np.float32]:
     """Quantiles of the analog noise behind residuals ``x`` of ``count`` frames; ``lost``: share taken by lines."""
-    from scipy.special import ndtri
+    from scipy.special import ndtr, ndtri
 
     spread = float(x.std(dtype=np.float64))
     probability = (np.arange(QUANTILES) + 0.5) / QUANTILES
@@ -324,13 +326,21 @@ def _law(x: FloatArray, count: int, lost: float, code: int) -> NDArray[np.float3
     if code:  # spread over its code, so that codes leave no steps
         box = int(np.clip(round(code / step), 1, half)) // 2 * 2 + 1
         counts = np.convolve(counts, np.full(box, 1.0 / box), mode="same")
-    fine = (np.arange(_FINE) + 0.5) / _FINE
+    z, weights = _normal_grid()
     cumulative = np.concatenate([[0.0], np.cumsum(counts)])
     edges = np.concatenate([[axis[0] - step / 2.0], axis + step / 2.0])
     rising = np.concatenate([[True], np.diff(cumulative) > 0])
-    quantile = np.interp(fine * cumulative[-1], cumulative[rising], edges[rising])
-    shaped = _stretched(quantile / quantile.std(), ndtri(fine), skew, excess)
-    return (np.sqrt(k2) * np.interp(probability, fine, shaped)).astype(np.float32)
+    quantile = np.interp(ndtr(z) * cumulative[-1], cumulative[rising], edges[rising])
+    shaped = _stretched(quantile, z, weights, skew, excess)
+    return (np.sqrt(k2) * np.interp(ndtri(probability), z, shaped)).astype(np.float32)
+
+
+def _normal_grid() -> tuple[FloatArray, FloatArray]:
+    """Values of a standard normal, evenly spaced so that the rarest count too, and their probabilities."""
+    from scipy.special import ndtr
+
+    bounds = np.linspace(-_FARTHEST, _FARTHEST, _FINE + 1)
+    return (bounds[1:] + bounds[:-1]) / 2.0, np.diff(ndtr(bounds))
 
 
 def _cumulants(values: FloatArray, weights: FloatArray) -> tuple[float, float, float, float]:
@@ -341,16 +351,21 @@ def _cumulants(values: FloatArray, weights: FloatArray) -> tuple[float, float, f
     return mean, second, third, fourth - 3.0 * second**2
 
 
-def _stretched(measured: FloatArray, gaussian: FloatArray, skew: float, excess: float) -> FloatArray:
+def _stretched(
+    measured: FloatArray, gaussian: FloatArray, weights: FloatArray, skew: float, excess: float
+) -> FloatArray:
     """Quantiles of unit variance with this skewness and excess kurtosis, the measured ones' departure from a Gaussian
     multiplied by one factor for its symmetric and one for its skew part."""
+
+    def normalized(values: FloatArray) -> FloatArray:
+        mean, variance, *_ = _cumulants(values, weights)
+        return (values - mean) / np.sqrt(variance)
+
+    measured = normalized(measured)
     odd, even = (measured - measured[::-1]) / 2.0 - gaussian, (measured + measured[::-1]) / 2.0
-    weights = np.ones_like(measured)
 
     def law(stretch: float, lean: float) -> FloatArray:
-        shaped = gaussian + stretch * odd + lean * even
-        shaped = shaped - shaped.mean()
-        return shaped / shaped.std()
+        return normalized(gaussian + stretch * odd + lean * even)
 
     def excess_of(stretch: float) -> float:
         return _cumulants(law(stretch, 1.0), weights)[3] - excess
@@ -383,21 +398,21 @@ def _gaussian_quantiles(dark: DarkNoise, coarse: NDArray[np.bool_]) -> NDArray[n
 def periodogram(residual: PixelResidual, *, tile: int = TILE) -> tuple[FloatArray, int]:
     """ln of the mean 2-D periodogram in tiles, in the order of ``fft2``, and how many powers each bin averages.
 
-    What was removed with the row offsets is given back to frequency 0 along the rows; the frequencies that were removed
-    with the column offsets take the value of their neighbors.
+    The tiles cover the whole region, overlapping where it is no multiple of them.  What was removed with the row
+    offsets is given back to frequency 0 along the rows; the frequencies that were removed with the column offsets take
+    the value of their neighbors.
     """
     from scipy.fft import rfft2
     from scipy.special import digamma
 
     count, height, width = residual.values.shape
     tall, wide = min(tile, height), min(tile, width)
-    power, tiles = np.zeros((tall, wide // 2 + 1)), 0
-    for top in range(0, height - tall + 1, tall):
-        for left in range(0, width - wide + 1, wide):
+    power = np.zeros((tall, wide // 2 + 1))
+    for top in _starts(height, tall):
+        for left in _starts(width, wide):
             part = residual.values[:, top : top + tall, left : left + wide]
             power += (np.abs(np.asarray(rfft2(part, axes=(1, 2)))) ** 2).sum(axis=0)
-            tiles += 1
-    averaged = tiles * (count - 1)
+    averaged = max(height * width // (tall * wide), 1) * (count - 1)  # what tiles share counts once
     if not power.any():
         return np.zeros((tall, wide)), averaged
     full = np.empty((tall, wide))
@@ -411,6 +426,11 @@ def periodogram(residual: PixelResidual, *, tile: int = TILE) -> tuple[FloatArra
     full[0, 0] = np.median(full[:2, :2])
     logarithm = np.log(np.maximum(full, np.finfo(float).tiny)) - (digamma(averaged) - np.log(averaged))
     return logarithm - np.log(np.mean(np.exp(logarithm))), averaged
+
+
+def _starts(length: int, tile: int) -> NDArray[np.intp]:
+    """First pixels of the fewest tiles that cover the length, evenly spread."""
+    return np.linspace(0, length - tile, -(-length // tile)).astype(np.intp)
 
 
 def temporal_spectrum(logarithm: FloatArray, averaged: int) -> NDArray[np.float32]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.floating]
 
 QUANTILES = 1025  # probabilities (k + 0.5) / 1025
+_TAIL_QUANTILES = 20  # at either end, whose slope goes on beyond
 _SAME_ISO = 1e-3  # relative; cameras round ISO to a few digits
 _HALF_PRECISION_LOSS = 0.02  # of the pixel noise: what storing the pattern in 16 bits may cost
 
@@ -143,3 +144,38 @@ class DarkModel:
         if not known:
             return None
         return cls.from_maps(profile.maps, min(known, key=lambda i: abs(np.log(i / iso))))
+
+
+def law_values(quantiles: NDArray[np.floating], z: FloatArray) -> FloatArray:
+    """A law given by its quantiles, Q(Phi(z)), as a function of the standard normal z.
+
+    Parameters
+    ----------
+    quantiles : (n,) [DN]
+        At p = (k + 1/2) / n.
+    z : (m,) float
+        Beyond the outermost quantiles the law runs on straight, as a Gaussian's, with their slope.
+
+    Returns
+    -------
+    (m,) float64 [DN]
+
+    Examples
+    --------
+    >>> from scipy.special import ndtri
+    >>> quantiles = 2.0 * ndtri((np.arange(1025) + 0.5) / 1025)
+    >>> law_values(quantiles, np.array([-5.0, 0.0, 4.0])).round(4).tolist()
+    [-10.0, 0.0, 8.0]
+    """
+    from scipy.special import ndtri
+
+    values = np.asarray(quantiles, np.float64)
+    knots = ndtri((np.arange(len(values)) + 0.5) / len(values))
+    law = np.interp(z, knots, values)
+    for end, edge, beyond in (
+        (slice(0, _TAIL_QUANTILES), 0, z < knots[0]),
+        (slice(-_TAIL_QUANTILES, None), -1, z > knots[-1]),
+    ):
+        slope = np.polyfit(knots[end], values[end], 1)[0]
+        law[beyond] = values[edge] + slope * (z[beyond] - knots[edge])
+    return law
