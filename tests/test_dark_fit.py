@@ -71,11 +71,11 @@ def test_rows_pattern_and_law_of_a_color_sensor():
     assert lagged[0] == pytest.approx(lagged[1], abs=0.01)
 
     expected = tukeylambda.ppf(PROBABILITY, HEAVY) / tukeylambda.std(HEAVY)
-    # A million pixels a phase: 0.4 % of sigma for the outermost quantile.  One factor for the whole departure from a
-    # Gaussian undoes the mean of 16 frames to 1 % of sigma in the middle.
+    # A million pixels a phase: the outermost quantile (640 of them beyond) scatters by 0.75 %.  One factor for the
+    # whole departure from a Gaussian undoes the mean of 16 frames to 1 % of sigma in the middle.
     for found, deviation in zip(model.pixel_quantiles, sigma, strict=True):
         assert np.abs(found / deviation - expected)[100:-100].max() < 0.015
-        assert np.abs(found / deviation - expected).max() < 0.02 * expected[-1]
+        assert np.abs(found / deviation - expected).max() < 4 * 0.0075 * expected[-1]
         assert found.std() == pytest.approx(deviation * expected.std(), rel=0.01)
 
     error = model.fixed_pattern - fixed

@@ -5,9 +5,10 @@ import pytest
 from scipy import stats
 
 from rawkit.errors import ProfileError
-from rawkit.noise.eld import EldLaw, EldParams, tukey_quantile
+from rawkit.noise.eld import EldLaw, EldParams, measured_isos, tukey_quantile
 from rawkit.noise.synthesis import NoiseSynthesizer
 from rawkit.raw.image import CFA, pack
+from rawkit.resources import bundled_profiles
 from rawkit.sensor.iso_details import IsoDetails
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.profile import CameraProfile, NoiseModel
@@ -125,6 +126,21 @@ def test_parameters_of_a_profile():
     between = EldParams.from_profile(profile(), 1200)
     assert 1.6 < float(between.tukey_scale) < 3.228  # between its neighbors of the segment, not those above the switch
     assert NoiseSynthesizer(profile(), mode="eld").mosaic(np.zeros((4, 4)), 1600, cfa=BAYER, seed=1).shape == (4, 4)
+
+
+@pytest.mark.parametrize("path", bundled_profiles(), ids=lambda path: path.stem)
+def test_bundled_profiles_with_a_law_make_darks(path):
+    """Those of ELD have one at every ISO; the darks have the variance that the profile states."""
+    bundled = CameraProfile.load(path)
+    isos = measured_isos(bundled)
+    assert isos == list(bundled.noise.isos) or not path.stem.endswith("_eld")
+    for iso in isos[:: max(len(isos) // 3, 1)]:
+        law = EldParams.from_profile(bundled, iso)
+        np.testing.assert_allclose(law.params.read_var, bundled.noise.at(iso).read_var, rtol=1e-9)
+        dark = NoiseSynthesizer(bundled, mode="eld").mosaic(np.zeros((512, 256), np.float32), iso, cfa=BAYER, seed=1)
+        # 131072 pixels of a kurtosis below 30, and 512 rows: 1.6 % of the pixels' variance, 6 % of the rows'.
+        error = np.hypot(np.sqrt(30 / dark.size), np.sqrt(2 / 512) * law.row_noise**2 / np.mean(law.params.read_var))
+        assert dark.var() == pytest.approx(float(np.mean(law.params.read_var)), rel=4 * error)
 
 
 def test_missing_parameters_are_named():

@@ -223,7 +223,13 @@ def test_eld_files_make_the_bundled_profiles(data_dir):
     from rawkit.resources import bundled_profiles
 
     published = json.loads((data_dir / "profiles" / "eld_camera_params.json").read_text())["params"]
-    names = {"CanonEOS5D4": "canoneos5d4_eld", "NikonD850": "nikond850_eld", "SonyA7S2": "sonya7s2_eld"}
+    names = {
+        "CanonEOS5D4": "canoneos5d4_eld",
+        "CanonEOS700D": "canoneos700d_eld",
+        "CanonEOS70D": "canoneos70d_eld",
+        "NikonD850": "nikond850_eld",
+        "SonyA7S2": "sonya7s2_eld",
+    }
     for camera, stem in names.items():
         bundled = CameraProfile.load(next(p for p in bundled_profiles() if p.stem == stem))
         made = from_eld(published[camera], make=bundled.make, model=bundled.model)
@@ -232,6 +238,9 @@ def test_eld_files_make_the_bundled_profiles(data_dir):
             assert float(ours.system_gain) == pytest.approx(float(theirs.system_gain), rel=1e-5)
             assert float(ours.read_var) == pytest.approx(float(theirs.read_var), rel=1e-5)
             assert float(ours.read_var_se) == pytest.approx(float(theirs.read_var_se), rel=0.01)
+            for name in ("row_noise", "row_noise_se", "tukey_scale", "tukey_lambda"):
+                expected = getattr(made.details[iso], name)
+                assert getattr(bundled.details[iso], name) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.data
