@@ -5,9 +5,10 @@
 DNGs (lossless JPEG, 14 bits, Bayer; K = 1 DN/e-, read noise 3 DN, PRNU 0.5 %): 40 % of the frames are darks of one
 exposure, each with noise of its own, for repeated ones would look like a sensor full of telegraph pixels; the flats,
 of ten exposures, are hard links to a pair at either of two levels, which changes neither the reading nor the
-arithmetic.  One ISO, because that is the costliest case per stack.  All times are CPU seconds (user and system) of one process, decoding with one thread a core;
-numba and BLAS get one thread.  Decoding is ``Frame.read`` of every frame in the same threads, best of three with
-calibration in between.  Memory is the largest resident size of a process that does nothing but calibrate.
+arithmetic.  One ISO, because that is the costliest case per stack.  All times are CPU seconds (user and system) of
+one process, decoding with one thread a core; numba and BLAS get one thread.  Decoding is ``Frame.read`` of every frame
+in the same threads, best of three with calibration in between.  Memory is the largest resident size of a process that
+does nothing but calibrate.
 
 The package emva1288 (PyPI, in an environment of its own: it needs numpy < 2) reads the same frames and computes
 every scalar of ``Results1288.results`` (K, quantum efficiency, dark noise, saturation, linearity, DSNU and PRNU with

@@ -46,3 +46,19 @@ def test_frames_that_do_not_fit_are_refused():
         accumulator.add(np.zeros((4, 5), np.uint16))
     with pytest.raises(ValueError, match="uint8, uint16 or float"):
         PixelAccumulator().add(np.zeros((4, 4), np.int32))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_the_memory_of_one_stack_serves_the_next(dtype):
+    rng = np.random.default_rng(2)
+    first, second = rng.integers(0, 16384, (2, 4, 31, 18)).astype(dtype)
+    accumulator = PixelAccumulator(period=(2, 2))
+    accumulator.add(*first)
+    accumulator.clear()
+    accumulator.add(*second[:3])
+    accumulator.add(second[3])
+    found = accumulator.finish(release=True)
+    whole = second.astype(np.float64)
+    np.testing.assert_allclose(found.mean, whole.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.variance, whole.var(axis=0, ddof=1), rtol=1e-6)
+    np.testing.assert_allclose(found.row_var[:, 0], whole[:, :, ::2].mean(axis=2).var(axis=0, ddof=1))

@@ -268,7 +268,7 @@ class _Group:
         sums = self.sums or PixelAccumulator(period=self.period, device=self.device)
         if self.first:
             sums.add(*self.first)
-        return sums.finish()
+        return sums.finish(release=True)
 
 
 _Setting = tuple[float | None, float | None]
@@ -306,7 +306,10 @@ class _Stacks:
         if setting not in self.levels:
             self.levels[setting] = float(np.mean([mean_level(image) for image in images]))
             if setting == max(self.levels, key=lambda one: self._rank(one, self.sizes)):
-                self.setting, self.group = setting, self.empty()
+                used, self.setting, self.group = self.group.sums, setting, self.empty()
+                if used is not None:
+                    used.clear()
+                    self.group.sums = used
         if setting == self.setting:
             self.group.add(*images)
 

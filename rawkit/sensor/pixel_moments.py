@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from rawkit.errors import CalibrationError
 from rawkit.raw.image import CFA
@@ -196,9 +196,9 @@ class PixelAccumulator:
             from rawkit.sensor.device_sums import DeviceStack
 
             self._on_device = DeviceStack(frame.shape, self.device)
-        # Pages of zeros that nobody writes take no memory.
-        self._first = np.zeros(frame.shape, np.uint32 if self._integer else np.float64)
-        self._second = np.zeros(frame.shape, np.uint64 if self._integer else np.float64)
+        # Pages of zeros that nobody writes take no memory; pages that were written once cost less than new ones.
+        self._first = _zeros(self._first, frame.shape, np.uint32 if self._integer else np.float64)
+        self._second = _zeros(self._second, frame.shape, np.uint64 if self._integer else np.float64)
 
     def _add_floats(self, frame: NDArray) -> tuple[FloatArray, FloatArray]:
         """One step of Welford's recursion; the frame's sums of rows and columns."""
@@ -218,15 +218,32 @@ class PixelAccumulator:
             self._second[part] += step * (work - self._first[part])
         return row_sums, column_sums
 
-    def finish(self) -> PixelMoments:
-        """The stack's moments; more frames may be added afterwards."""
+    def clear(self) -> None:
+        """Forget all frames; the memory serves the next stack."""
+        self.count = 0
+        self._on_device = None
+        self._frame_means, self._rows, self._columns = [], [], []
+
+    def finish(self, *, release: bool = False) -> PixelMoments:
+        """The stack's moments; more frames may be added afterwards.
+
+        Parameters
+        ----------
+        release : bool
+            Let the moments take the memory of the sums, which are lost: no frame may be added afterwards.
+        """
         if self.count < 2:
             raise CalibrationError(f"a stack of {self.count} frames has no temporal variance; it needs at least 2.")
         if self._integer:
             from rawkit.sensor.stack_kernel import mean_and_variance
 
             sums = (self._first, self._second) if self._on_device is None else self._on_device.sums()
-            mean, variance = mean_and_variance(*sums, self.count)
+            if release:
+                self._first = self._second = np.empty((0, 0))
+                mean, variance = sums[1].view(np.float64), sums[0].view(np.float32)
+            else:
+                mean, variance = np.empty(sums[0].shape), np.empty(sums[0].shape, np.float32)
+            mean_and_variance(*sums, self.count, mean, variance)
         else:
             mean, variance = self._first.copy(), (self._second / (self.count - 1)).astype(np.float32)
         return PixelMoments(
@@ -237,6 +254,14 @@ class PixelAccumulator:
             self._rows[1] / (self.count - 1),
             self._columns[1] / (self.count - 1),
         )
+
+
+def _zeros(used: NDArray, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
+    """Zeros in the memory of ``used`` where it fits."""
+    if used.shape != shape or used.dtype != dtype:
+        return np.zeros(shape, dtype)
+    used.fill(0)
+    return used
 
 
 def _welford(state: list[FloatArray], value: FloatArray, count: int) -> None:

@@ -17,6 +17,9 @@ self-difference, convolved with the triangle that two roundings make of it:
     Gaussian         N(0, 2 sigma^2)
     Tukey-lambda     Q(p) = s (p^l - (1 - p)^l) / l        (l near 0.14: almost normal; negative: heavier tails)
 
+Both are laws of single pixels; what rows and columns have in common is Gaussian, of a variance known before, and is
+convolved with them.
+
 References
 ----------
 Wei, Fu, Yang and Huang, "A physics-based noise formation model for extreme low-light raw denoising", CVPR 2020 (the
@@ -26,6 +29,7 @@ Tukey-lambda model).  The binned likelihood avoids the bias of probability plots
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +40,11 @@ _SIGMAS = np.geomspace(0.08, 1.2, 70)  # DN, grid of the profile
 _MAX_RELATIVE_ERROR = 0.05  # beyond it the read noise counts as not identifiable
 _GRID_ERROR = 0.02  # relative bias left by the grid of offsets and by stopping the iteration (seen in simulation)
 _HALF_UNIT = 0.5  # log-likelihood drop at one standard error
+NORMAL_LAMBDA = 0.14  # Tukey-lambda law nearest to a Gaussian
 _LAMBDAS = np.round(np.arange(-0.6, 0.61, 0.05), 3)
+_COARSE = 4  # every so many of these first, then uphill from the best: the likelihood has broad peaks
+_LEAST_STEP = 0.002  # of lambda: nearer, the precision of the profile likelihood shows
+_ROUNDING_VAR = 1.0 / 12.0  # DN^2
 _FINE = 16  # grid points per DN (or per standard deviation / 16 if finer) of the Tukey-lambda density
 
 
@@ -115,12 +123,14 @@ class Tails:
     Parameters
     ----------
     gaussian_sigma : float [DN]
-        Standard deviation of the best Gaussian.
+        Standard deviation of the best Gaussian, of pixels without what rows and columns share.
     tukey_lambda, tukey_lambda_se : float
     tukey_deviation, tukey_scale : float [DN]
         Standard deviation (infinite for lambda <= -1/2) and scale s of the best Tukey-lambda law.
     log_likelihood_gain : float
         How much better Tukey-lambda fits than the Gaussian; above about 4 the difference is significant.
+    lines_var : float [DN^2]
+        Variance of rows and columns beside the law.
     """
 
     gaussian_sigma: float
@@ -129,14 +139,28 @@ class Tails:
     tukey_deviation: float
     tukey_scale: float
     log_likelihood_gain: float
+    lines_var: float = 0.0
+
+    def within(self, limit: float) -> tuple[float, float]:
+        """Variance of the differences up to ``limit`` [DN] over that of all, and their excess kurtosis.
+
+        The share is 0 for lambda <= -1/2, whose variance is infinite.
+        """
+        axis = np.arange(-int(limit), int(limit) + 1)
+        mass = difference_mass(self.tukey_lambda, self.tukey_deviation, axis, lines_var=self.lines_var)
+        second, fourth = (float((mass * axis.astype(np.float64) ** k).sum() / mass.sum()) for k in (2, 4))
+        deviation = self.tukey_scale * tukey_deviation(self.tukey_lambda)
+        return second / (2.0 * (deviation**2 + self.lines_var + _ROUNDING_VAR)), fourth / second**2 - 3.0
 
 
-def fit_tails(differences: NDArray[np.int64]) -> Tails:
+def fit_tails(differences: NDArray[np.int64], *, lines_var: float = 0.0) -> Tails:
     """Gaussian and Tukey-lambda laws of one frame's read noise, from a histogram of A - B.
 
     Parameters
     ----------
     differences : (2 R + 1,) counts of A - B = -R .. R; the end bins (outliers) are not used.
+    lines_var : float [DN^2]
+        Variance that whole rows and columns share in one frame.
     """
     from scipy.optimize import minimize_scalar
 
@@ -151,28 +175,46 @@ def fit_tails(differences: NDArray[np.int64]) -> Tails:
     variance = float((counts * axis**2).sum() / counts.sum())
 
     def likelihood(law: float | None, deviation: float) -> float:
-        return float(counts @ np.log(np.maximum(difference_mass(law, deviation, axis), 1e-300)))
+        mass = difference_mass(law, deviation, axis, lines_var=lines_var)
+        return float(counts @ np.log(np.maximum(mass, 1e-300)))
 
-    guess = float(np.sqrt(max(variance / 2.0 - 1.0 / 12.0, 0.01)))
+    guess = float(np.sqrt(max(variance / 2.0 - _ROUNDING_VAR - lines_var, 0.01)))
 
     def best(law: float | None) -> tuple[float, float]:
         result = minimize_scalar(
             lambda log: -likelihood(law, float(np.exp(log))),
             bounds=(np.log(guess * 0.6), np.log(guess * 1.6)),
             method="bounded",
-            options={"xatol": 1e-4},
+            options={"xatol": 1e-5},
         )
         return -float(result.fun), float(np.exp(result.x))
 
     gauss, sigma = best(None)
-    coarse = [best(float(law))[0] for law in _LAMBDAS]
-    top = int(np.clip(np.argmax(coarse), 1, len(_LAMBDAS) - 2))
-    around = _LAMBDAS[top - 1 : top + 2]
-    a, b, _ = np.polyfit(around, coarse[top - 1 : top + 2], 2)
-    law = float(np.clip(-b / (2.0 * a), around[0], around[-1])) if a < 0 else float(around[1])
+    coarse: dict[int, float] = {}
+
+    def at(index: int) -> float:
+        if index not in coarse:
+            coarse[index] = best(float(_LAMBDAS[index]))[0]
+        return coarse[index]
+
+    top = max(range(0, len(_LAMBDAS), _COARSE), key=at)
+    while (higher := max(range(max(top - 1, 0), min(top + 2, len(_LAMBDAS))), key=at)) != top:
+        top = higher
+    top = int(np.clip(top, 1, len(_LAMBDAS) - 2))
+    law, error = _vertex(_LAMBDAS[top - 1 : top + 2], [at(index) for index in range(top - 1, top + 2)])
+    if 3.0 * error < _LAMBDAS[1] - _LAMBDAS[0]:  # too sharp a peak for that grid
+        fine = law + max(3.0 * error, _LEAST_STEP) * np.array([-1.0, 0.0, 1.0])
+        law, error = _vertex(fine, [best(float(value))[0] for value in fine])
     tukey, deviation = best(law)
-    error = float(1.0 / np.sqrt(-2.0 * a)) if a < 0 else float("inf")
-    return Tails(sigma, law, error, deviation, deviation / tukey_deviation(law), tukey - gauss)
+    return Tails(sigma, law, error, deviation, deviation / tukey_deviation(law), tukey - gauss, lines_var)
+
+
+def _vertex(x: NDArray[np.float64], likelihood: list[float]) -> tuple[float, float]:
+    """Place of the maximum of a parabola through three log-likelihoods, kept between them, and its standard error."""
+    a, b, _ = np.polyfit(x - x[1], likelihood, 2)
+    if a >= 0:
+        return float(x[1]), float("inf")
+    return float(np.clip(x[1] - b / (2.0 * a), x[0], x[-1])), float(1.0 / np.sqrt(-2.0 * a))
 
 
 def tukey_deviation(law: float) -> float:
@@ -194,8 +236,12 @@ def tukey_deviation(law: float) -> float:
     return float(np.sqrt(2.0 / law**2 * (1.0 / (1.0 + 2.0 * law) - beta(law + 1.0, law + 1.0))))
 
 
-def difference_mass(law: float | None, deviation: float, axis: NDArray[np.int64]) -> NDArray[np.float64]:
+def difference_mass(
+    law: float | None, deviation: float, axis: NDArray[np.int64], *, lines_var: float = 0.0
+) -> NDArray[np.float64]:
     """P(A - B = d) of two rounded draws: Gaussian (None) or Tukey-lambda, with the standard deviation given.
+
+    Each draw has a Gaussian of variance ``lines_var`` [DN^2] added.
 
     For lambda <= -1/2 there is no standard deviation; the scale is then deviation / 4.
     """
@@ -212,6 +258,8 @@ def difference_mass(law: float | None, deviation: float, axis: NDArray[np.int64]
     mass = np.diff(cumulative)
     size = 1 << int(np.ceil(np.log2(4 * len(mass))))
     spectrum = np.abs(np.fft.rfft(mass, size)) ** 2
+    if lines_var > 0:
+        spectrum *= np.exp(-lines_var * (2.0 * np.pi * per_dn * np.fft.rfftfreq(size)) ** 2)
     triangle = np.maximum(1.0 - np.abs(np.arange(-per_dn, per_dn + 1)) / per_dn, 0.0)
     self_difference = np.fft.irfft(spectrum, size)
     centered = np.concatenate([self_difference[-(reach * per_dn) :], self_difference[: reach * per_dn + 1]])
@@ -221,8 +269,13 @@ def difference_mass(law: float | None, deviation: float, axis: NDArray[np.int64]
 
 def _tukey_cdf(x: NDArray[np.float64], law: float) -> NDArray[np.float64]:
     """Cumulative distribution of the Tukey-lambda law of scale 1, by interpolating its quantile function."""
+    logit, log_p, log_q = _logit_table()
+    quantile = logit if law == 0.0 else (np.exp(law * log_p) - np.exp(law * log_q)) / law
+    return np.interp(x, quantile, np.exp(log_p), left=0.0, right=1.0)
+
+
+@lru_cache(maxsize=1)
+def _logit_table() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """x, ln p and ln (1 - p) for x = ln(p / (1 - p)) from -40 to 40, without cancellation."""
     logit = np.linspace(-40.0, 40.0, 8001)
-    p = 1.0 / (1.0 + np.exp(-logit))
-    q = 1.0 / (1.0 + np.exp(logit))  # 1 - p without cancellation
-    quantile = logit if law == 0.0 else (p**law - q**law) / law
-    return np.interp(x, quantile, p, left=0.0, right=1.0)
+    return logit, -np.logaddexp(0.0, -logit), -np.logaddexp(0.0, logit)

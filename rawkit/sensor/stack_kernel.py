@@ -60,13 +60,16 @@ def _add(frames: Any, total: Any, squares: Any, rows: int, cols: int) -> Any:  #
 
 
 @njit(cache=True, nogil=True)
-def mean_and_variance(total: Any, squares: Any, count: int) -> Any:  # pragma: no cover - compiled
-    """(H, W) float64 mean and float32 variance (ddof 1) from the sums of y and y^2 over ``count`` frames."""
+def mean_and_variance(
+    total: Any, squares: Any, count: int, mean: Any, variance: Any
+) -> None:  # pragma: no cover - compiled
+    """Float64 ``mean`` and float32 ``variance`` (ddof 1), (H, W), from the sums of y and y^2 over ``count`` frames.
+
+    They may lie in the memory of ``squares`` and ``total``.
+    """
     height, width = total.shape
-    mean, variance = np.empty((height, width), np.float64), np.empty((height, width), np.float32)
     for i in range(height):
         for j in range(width):
-            one = np.int64(total[i, j])
+            one, two = np.int64(total[i, j]), np.int64(squares[i, j])
             mean[i, j] = one / count
-            variance[i, j] = (count * np.int64(squares[i, j]) - one * one) / (count * (count - 1))
-    return mean, variance
+            variance[i, j] = (count * two - one * one) / (count * (count - 1))
