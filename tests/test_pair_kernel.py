@@ -29,8 +29,9 @@ def in_numpy(a, b, cfa, near):
     """Maps of phase, difference, and of what counts."""
     rows, cols = cfa.shape
     phase = np.tile(cfa.phase_map, (a.shape[0] // rows + 1, a.shape[1] // cols + 1))[: a.shape[0], : a.shape[1]]
-    d, total = a.astype(np.float64) - b, a.astype(np.float64) + b
-    close = np.abs(total - near.middle[phase]) <= near.reach[phase]
+    d = a.astype(np.float64) - b
+    close = 2.0 * np.minimum(a, b) <= near.middle[phase] + near.reach[phase]
+    close &= 2.0 * np.maximum(a, b) >= near.middle[phase] - near.reach[phase]
     return phase, d, close, np.abs(d - near.center[phase]) <= near.limit[phase]
 
 

@@ -242,8 +242,8 @@ def _difference_laws(dark: DarkNoise, phase: int, axis: NDArray[np.int64]) -> li
         return []
     tails = dark.tails[phase]
     return [
-        (difference_mass(None, tails.gaussian_sigma, axis), "--"),
-        (difference_mass(tails.tukey_lambda, tails.tukey_deviation, axis), "-"),
+        (difference_mass(None, tails.gaussian_sigma, axis, lines_var=tails.lines_var), "--"),
+        (difference_mass(tails.tukey_lambda, tails.tukey_deviation, axis, lines_var=tails.lines_var), "-"),
     ]
 
 

@@ -9,6 +9,9 @@ v is the read variance [DN^2], quantization's 1/12 included.  Each pair contribu
     se(v)^2 = 2 v^2 / sum nu               pooled
     or the intercept's error               when the variance grows significantly with exposure time
 
+Differences beyond 6 standard deviations are left out of v, and with heavy tails they are part of it: v is divided by
+the share of the variance that the fitted Tukey-lambda law has within them.
+
 Pooling is the better estimate unless the growth is real, so the line is used only when there are three exposure
 times and its slope exceeds three standard errors.  Row and column noise, being common to thousands of pixels, add
 their own uncertainty.
@@ -22,17 +25,18 @@ Darks that hold light, or are of another ISO, are found by ``misfits`` before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rawkit.errors import CalibrationError
 from rawkit.sensor.frames import PairStatistics
-from rawkit.sensor.quantized import QuantizedNoise, Tails, fit_quantized, fit_tails
+from rawkit.sensor.quantized import NORMAL_LAMBDA, QuantizedNoise, Tails, fit_quantized, fit_tails
 
 _SIGNIFICANT = 3.0  # standard errors
 QUANTIZATION_LIMIT = 0.36  # DN^2: below 0.6 DN of read noise, rounding distorts the plain variance
 _ROUNDING_VAR = 1.0 / 12.0  # DN^2
+_TELLING = 4.0  # log-likelihood by which a Tukey-lambda law has to beat a Gaussian
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +108,17 @@ def fit_darks(pairs: Sequence[PairStatistics]) -> DarkNoise:
     center = (dof * mean).sum(axis=0) / dof.sum(axis=0)
     mean_se = np.std(mean, axis=0, ddof=1) / np.sqrt(len(pairs)) if len(pairs) > 1 else np.sqrt(pooled / (2 * dof[0]))
     lines = [_pooled_line(pairs, name) for name in ("row_var", "column_var")]
+    differences = np.sum([p.differences for p in pairs], axis=0)
+    lines_var = sum(value for value, error in lines if value > _SIGNIFICANT * error)
+    tails = () if np.any(coarse) else tuple(fit_tails(h, lines_var=lines_var) for h in differences)
+    spread = np.sqrt(2.0 / dof.sum(axis=0))
+    if tails:
+        limit = np.mean([p.limit for p in pairs], axis=0)
+        share, excess, share_se = np.array([_trimmed(law, float(far)) for law, far in zip(tails, limit, strict=True)]).T
+        variance, pooled = variance / share, pooled / share
+        spread = np.sqrt((2.0 + np.maximum(excess, 0.0)) / dof.sum(axis=0) + (share_se / share) ** 2)
     common = float(np.sqrt(sum(error**2 for value, error in lines if value > _SIGNIFICANT * error)))
-    error = np.hypot(np.sqrt(2.0 / dof.sum(axis=0)) * pooled, common)
+    error = np.hypot(spread * pooled, common)
     read_var, grows, drift, drift_se = pooled, False, None, None
     times = np.array([np.nan if p.exposure_time is None else p.exposure_time for p in pairs])
     if np.all(np.isfinite(times)) and len(np.unique(times)) >= 3:
@@ -133,8 +146,6 @@ def fit_darks(pairs: Sequence[PairStatistics]) -> DarkNoise:
         sigma_se = np.array([q.read_noise_se if q.identifiable else np.inf for q in quantized])
         read_var = np.where(coarse, sigma**2 + _ROUNDING_VAR, read_var)
         error = np.where(coarse, 2.0 * sigma * sigma_se, error)
-    differences = np.sum([p.differences for p in pairs], axis=0)
-    tails = () if np.any(coarse) else tuple(fit_tails(h) for h in differences)
     (row_var, row_se), (column_var, column_se) = lines
     return DarkNoise(
         mean=center,
@@ -152,6 +163,19 @@ def fit_darks(pairs: Sequence[PairStatistics]) -> DarkNoise:
         tails=tails,
         quantized=quantized,
     )
+
+
+def _trimmed(tails: Tails, limit: float) -> tuple[float, float, float]:
+    """Share of the variance within ``limit`` [DN], excess kurtosis there, and the standard error of the share.
+
+    All as of a Gaussian where the tails are no heavier than one's, or have no variance that could be stated.
+    """
+    share, excess = tails.within(limit)
+    heavier = tails.log_likelihood_gain > _TELLING and tails.tukey_lambda < NORMAL_LAMBDA
+    if not heavier or share <= 0 or not np.isfinite(tails.tukey_lambda_se):
+        return 1.0, 0.0, 0.0
+    other = replace(tails, tukey_lambda=tails.tukey_lambda + tails.tukey_lambda_se)
+    return share, excess, abs(other.within(limit)[0] - share)
 
 
 def _pooled_line(pairs: Sequence[PairStatistics], name: str) -> tuple[float, float]:

@@ -103,7 +103,7 @@ def dark_sums(a: NDArray, b: NDArray, phase_map: NDArray, limits: Limits, *, dev
     d, total = x - y, x + y
     low, high = (_spread(limit, phase_map, x) for limit in limits.differences())
     lowest, highest = (_spread(limit, phase_map, x) for limit in limits.totals())
-    near = (total >= lowest) & (total <= highest)
+    near = (total + d.abs() >= lowest) & (total - d.abs() <= highest)  # twice the larger, twice the smaller of x and y
     keep = near & (d >= low) & (d <= high)
     moments = _moments(x, y, keep, phase_map)
     phases, bins = len(moments), 2 * REACH + 1

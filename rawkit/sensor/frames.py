@@ -124,6 +124,8 @@ class PairStatistics:
         First code of that window.
     hot : (N,) int64
         Positions in the raveled mosaic of the pixels of a dark that lie far from the others.
+    limit : (P,) [DN]
+        Differences beyond it are no part of ``variance``.
     exposure_time : float or None [s]
     """
 
@@ -141,6 +143,7 @@ class PairStatistics:
     joint: np.ndarray
     joint_start: np.ndarray
     hot: np.ndarray
+    limit: np.ndarray
     exposure_time: float | None = None
 
 
@@ -150,8 +153,9 @@ def pair_statistics(
     """Statistics of two equal frames (formulas above), in one pass over the pixels.
 
     Pixels whose difference is beyond 6 standard deviations are left out of the moments: Gaussian noise loses 2e-9
-    of its variance by that, telegraph pixels and cosmic rays lose their effect.  In darks, pixels whose mean is beyond
-    6 robust standard deviations are left out as well: the dark current of hot pixels carries shot noise of its own.
+    of its variance by that, telegraph pixels and cosmic rays lose their effect.  In darks, pixels are left out as well
+    whose both values lie beyond 6 robust standard deviations of the mean of two: the dark current of hot pixels carries
+    shot noise of its own.
 
     Parameters
     ----------
@@ -204,6 +208,7 @@ def pair_statistics(
         joint=joint,
         joint_start=start,
         hot=sums.hot,
+        limit=limits.limit,
         exposure_time=a.metadata.exposure_time,
     )
 

@@ -24,12 +24,14 @@ _FLUSH = 8192  # rows after which 32-bit sums of columns could overflow
 
 
 class Limits(NamedTuple):
-    """What is near enough to be counted: |A - B - center| <= limit and |A + B - middle| <= reach; (P,) float64 [DN].
+    """What is near enough to be counted, (P,) float64 [DN]: |A - B - center| <= limit, and A and B not both more than
+    reach / 2 above, nor both more than that below middle / 2.
 
     Parameters
     ----------
     center, limit : center of A - B, and how far from it is too far (telegraph pixels, cosmic rays)
-    middle, reach : middle of A + B, and how far from it is too far (hot and dead pixels; darks only)
+    middle, reach : middle of A + B, and how far from it is too far (hot and dead pixels; darks only); both frames have
+        to be too far on the same side, for a single rare event belongs to the noise
     """
 
     center: np.ndarray
@@ -115,8 +117,9 @@ def no_lines(phases: int, moments: np.ndarray, codes: np.ndarray) -> PairSums:
 def dark_sums(a: np.ndarray, b: np.ndarray, phase_map: np.ndarray, limits: Limits) -> PairSums:
     """All sums of a pair of darks.
 
-    Pixels with |A + B - middle| > reach (hot and dead ones) enter the histogram of A only, those with
-    |A - B - center| > limit (telegraph pixels, cosmic rays) all histograms but no moments.
+    Pixels with both 2 A and 2 B beyond middle + reach, or both below middle - reach (hot and dead ones), enter the
+    histogram of A only, those with |A - B - center| > limit (telegraph pixels, cosmic rays) all histograms but no
+    moments.
 
     Parameters
     ----------
@@ -215,7 +218,8 @@ def _count_joint(
             phase = phase_map[i % rows, j % cols]
             x, y = float(a[i, j]), float(b[i, j])
             u, w = int(x) - start[phase], int(y) - start[phase]
-            if 0 <= u < JOINT and 0 <= w < JOINT and abs(x + y - middle[phase]) <= reach[phase]:
+            near = 2.0 * min(x, y) <= middle[phase] + reach[phase] and 2.0 * max(x, y) >= middle[phase] - reach[phase]
+            if 0 <= u < JOINT and 0 <= w < JOINT and near:
                 joint[phase, u, w] += 1
     return joint
 
@@ -305,13 +309,13 @@ def _dark_lines(
     classes = rows if rows % 2 == 0 else 2 * rows  # of rows: by phase and by parity
     bins = 2 * REACH + 1
     bottom, span = np.empty((classes, width), np.int32), np.empty((classes, width), np.uint32)
-    total_bottom, total_span = np.empty((classes, width), np.int32), np.empty((classes, width), np.uint32)
+    total_bottom, total_top = np.empty((classes, width), np.int32), np.empty((classes, width), np.int32)
     base = np.empty((classes, width), np.int32)
     for r in range(classes):
         for j in range(width):
             p = phase_map[r % rows, j % cols]
             bottom[r, j], span[r, j] = low[p], high[p] - low[p]
-            total_bottom[r, j], total_span[r, j] = total_low[p], max(total_high[p] - total_low[p], 0)
+            total_bottom[r, j], total_top[r, j] = total_low[p], total_high[p]
             base[r, j] = p * bins + REACH
     row_sums, row_counts = np.zeros((height, 2)), np.zeros((height, 2))
     columns, counts = np.zeros((classes, width), np.int64), np.zeros((classes, width), np.int64)
@@ -330,7 +334,8 @@ def _dark_lines(
         for j in range(width):
             u, v = np.int32(x[j]), np.int32(y[j])
             d, t = np.int32(u - v), np.int32(u + v)
-            near = np.uint32(t - total_bottom[r, j]) <= total_span[r, j]
+            size = np.int32(abs(d))  # t -+ |d| is twice the smaller and twice the larger of u and v
+            near = (np.int32(t - size) <= total_top[r, j]) & (np.int32(t + size) >= total_bottom[r, j])
             keep = near & (np.uint32(d - bottom[r, j]) <= span[r, j])
             shown = min(max(d, np.int32(-REACH)), np.int32(REACH))
             place_of[j] = np.int32(base[r, j] + shown) if near else hot_bin
@@ -392,7 +397,7 @@ def _float_sums(
             phase = phase_map[i % rows, site]
             x, y = float(a[i, j]), float(b[i, j])
             d = x - y
-            if abs(x + y - middle[phase]) > reach[phase]:
+            if 2.0 * min(x, y) > middle[phase] + reach[phase] or 2.0 * max(x, y) < middle[phase] - reach[phase]:
                 hot[i * width + j] = True
                 continue
             if hidden[i * width + j]:

@@ -147,10 +147,10 @@ class Tails:
         The share is 0 for lambda <= -1/2, whose variance is infinite.
         """
         axis = np.arange(-int(limit), int(limit) + 1)
+        whole = self.tukey_deviation if self.tukey_lambda > -0.5 else np.inf
         mass = difference_mass(self.tukey_lambda, self.tukey_deviation, axis, lines_var=self.lines_var)
         second, fourth = (float((mass * axis.astype(np.float64) ** k).sum() / mass.sum()) for k in (2, 4))
-        deviation = self.tukey_scale * tukey_deviation(self.tukey_lambda)
-        return second / (2.0 * (deviation**2 + self.lines_var + _ROUNDING_VAR)), fourth / second**2 - 3.0
+        return second / (2.0 * (whole**2 + self.lines_var + _ROUNDING_VAR)), fourth / second**2 - 3.0
 
 
 def fit_tails(differences: NDArray[np.int64], *, lines_var: float = 0.0) -> Tails:
