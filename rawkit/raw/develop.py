@@ -81,7 +81,7 @@ def develop(
     camera = _camera_colors(image, balance, half)
     gain = exposure * 2.0 ** (image.metadata.baseline_exposure or 0.0)
     matrix = gain * srgb_from_camera(image.metadata) if camera.shape[2] == 3 else np.full((3, 1), gain)
-    return _upright(_encode(camera, matrix.astype(np.float32)), image.metadata.orientation)
+    return upright(_encode(camera, matrix.astype(np.float32)), image.metadata.orientation)
 
 
 def render_linear(image: AnyRaw) -> FloatImage:
@@ -89,9 +89,9 @@ def render_linear(image: AnyRaw) -> FloatImage:
     camera = _camera_colors(image, _balance(image.metadata.as_shot_neutral), half=False)
     gain = np.float32(2.0 ** (image.metadata.baseline_exposure or 0.0))
     if camera.shape[2] == 1:
-        return _upright(np.repeat(camera * gain, 3, axis=2), image.metadata.orientation)
+        return upright(np.repeat(camera * gain, 3, axis=2), image.metadata.orientation)
     matrix = gain * srgb_from_camera(image.metadata).astype(np.float32)
-    return _upright(camera @ matrix.T, image.metadata.orientation)
+    return upright(camera @ matrix.T, image.metadata.orientation)
 
 
 def demosaic(image: RawImage) -> LinearImage:
@@ -287,6 +287,17 @@ def srgb_curve(linear: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
+def srgb_light(encoded: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Inverse of ``srgb_curve``: linear light of encoded values in [0, 1].
+
+    Examples
+    --------
+    >>> [round(float(v), 4) for v in srgb_light(np.array([0.0, 0.4614, 1.0]))]
+    [0.0, 0.18, 1.0]
+    """
+    return np.where(encoded <= 0.04045, encoded / 12.92, ((np.maximum(encoded, 0.04045) + 0.055) / 1.055) ** 2.4)
+
+
 def _encode(camera: FloatImage, matrix: NDArray[np.float32]) -> NDArray[np.uint8]:
     steps = np.float32(np.iinfo(np.uint16).max)
     curve = np.rint(255 * srgb_curve(np.arange(int(steps) + 1) / steps)).astype(np.uint8)
@@ -298,7 +309,7 @@ def _encode(camera: FloatImage, matrix: NDArray[np.float32]) -> NDArray[np.uint8
     return out
 
 
-def _upright(picture: NDArray, orientation: int) -> NDArray:
+def upright(picture: NDArray, orientation: int) -> NDArray:
     """Apply an EXIF orientation (EXIF 3.0, tag 274)."""
     if orientation in (5, 6, 7, 8):
         picture = picture.transpose(1, 0, 2)

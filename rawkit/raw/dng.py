@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,7 @@ from rawkit.raw import dng_fresh, dng_rewrite
 from rawkit.raw.dng_directory import DNG_VERSION, find_raw
 from rawkit.raw.dng_raster import encode_tiles, noise_entries, store
 from rawkit.raw.image import AnyRaw, RawImage
+from rawkit.raw.preview import replace_previews
 from rawkit.raw.tiff import TiffFile
 from rawkit.resources import replacing
 
@@ -86,6 +88,7 @@ def write_dng(
     noise_reduction_applied: float | None = None,
     extra_bits: int = 2,
     whole_numbers: bool = False,
+    preview_time: datetime | None = None,
     overwrite: bool = False,
 ) -> WrittenDng:
     """Write ``image`` as a DNG that raw converters open.
@@ -100,8 +103,8 @@ def write_dng(
     path : Path
         The new file.
     source : Path or None
-        The DNG the image was read from; everything but its raw data is kept byte for byte.  None: a fresh DNG
-        from the image's own metadata.
+        The DNG the image was read from; everything but its raw data and previews is kept byte for byte.  None: a
+        fresh DNG from the image's own metadata.
     noise : NoiseParams or None
         Noise that *remains* in ``image`` [DN], written as NoiseProfile.  None: the recorded NoiseProfile stays, or
         goes if ``noise_reduction_applied`` says that it is no longer true.
@@ -112,6 +115,9 @@ def write_dng(
     whole_numbers : bool
         Store a float image as 16-bit whole numbers even where its source holds floats: RawTherapee 5.9 shows float
         linear DNGs black, and dcraw reads none.
+    preview_time : datetime or None
+        PreviewDateTime.  None takes the environment's SOURCE_DATE_EPOCH; without that the tag is left out, so that
+        the same input gives the same bytes.
     overwrite : bool
         Replace ``path``; never the source.
 
@@ -145,6 +151,7 @@ def write_dng(
     if source is not None:
         original = Path(source).read_bytes()
         try:
+            original = replace_previews(original, image, notes, preview_time)
             tiff = TiffFile.parse(original)
             keep_float = find_raw(tiff).is_float and not whole_numbers
             raster = store(dng_rewrite.full_raster(original, image), extra_bits=extra_bits, keep_float=keep_float)
@@ -158,7 +165,7 @@ def write_dng(
         raster = store(image, extra_bits=extra_bits, keep_float=keep_float)
         noise_tags = noise_entries(image, noise, noise_reduction_applied)
         name = image.metadata.source.name if image.metadata.source else ""
-        data = dng_fresh.build(image, raster, encode_tiles(raster), noise_tags, name, notes)
+        data = dng_fresh.build(image, raster, encode_tiles(raster), noise_tags, name, notes, preview_time)
         form = "fresh mosaic" if isinstance(image, RawImage) else "fresh linear"
     with replacing(path, overwrite=overwrite) as temporary, open(temporary, "xb") as file:
         file.write(data)

@@ -1,8 +1,9 @@
 """A DNG from nothing but an image: thumbnail, EXIF, color and raw data.
 
-Layout: header, thumbnail, EXIF directory, raw directory (SubIFD), IFD 0, then the tiles on 16-byte boundaries, so
-that a later rewrite can cut the old raw data off the end.  Every tag written is listed here; what the image does
-not record is left out, except two things without which readers refuse a color file:
+Layout: header, thumbnail, EXIF, raw and preview directories, GPS, IFD 0, then the tiles on 16-byte boundaries, so
+that a later rewrite can cut the old raw data off the end.  EXIF, GPS, XMP, IPTC and the maker note are the source's
+own (``exif_copy``); every other tag is listed here.  What is not recorded is left out, except two things without which
+readers refuse a color file:
 
 * color matrix: when none is known, camera color divided by its neutral is taken as linear sRGB,
   ColorMatrix1 = diag(neutral) * XYZ-to-sRGB(D65).  Grays are right, colors uncalibrated.
@@ -17,13 +18,16 @@ from __future__ import annotations
 
 import re
 import struct
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rawkit.errors import UnsupportedRawError
+from rawkit.raw import preview
 from rawkit.raw.digest import new_raw_image_digest
 from rawkit.raw.dng_directory import CFA_PHOTOMETRIC, LINEAR_RAW
+from rawkit.raw.dng_pixels import JPEG
 from rawkit.raw.dng_raster import (
     StoredRaster,
     black_entries,
@@ -31,15 +35,15 @@ from rawkit.raw.dng_raster import (
     check_size,
     layout_entries,
 )
-from rawkit.raw.image import AnyRaw, LinearImage, Metadata, RawImage
+from rawkit.raw.exif_copy import carried_metadata
+from rawkit.raw.image import AnyRaw, Metadata, RawImage
 from rawkit.raw.tiff import ASCII, BYTE, DOUBLE, LONG, RATIONAL, SHORT, SRATIONAL, UNDEFINED, Entry, serialize_ifd
 
 _XYZ_TO_SRGB = np.array(
     [[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]]
 )  # IEC 61966-2-1
 _D65 = 21  # Exif LightSource
-_THUMBNAIL = 256  # pixels, longer side
-_THUMBNAIL_GAMMA = 2.2
+_THUMBNAIL, _PREVIEW = 256, 2048  # pixels, longer side
 _MATRIX_DENOMINATOR = 10_000
 _CROP_MARGIN = 4  # pixels that demosaicing needs around the default crop
 _TILE_ALIGN = 16
@@ -48,11 +52,19 @@ _RECOMMENDED_EXPOSURE_INDEX = 2  # Exif SensitivityType
 _OPCODE_TAGS = {"OpcodeList1": 51008, "OpcodeList2": 51009, "OpcodeList3": 51022}
 _DNG_VERSION = (1, 4, 0, 0)
 _BACKWARD_LOSSLESS, _BACKWARD_FLOAT = (1, 1, 0, 0), (1, 4, 0, 0)
-_SOFTWARE = "rawkit"
+# What this file is and stores, whatever the source said: software, versions, identity, digest
+_OWN_TAGS = (305, 50706, 50707, 50781, 51111)
+_ISO_TAGS = (34855, 34864, 34865, 34866, 34867)
 
 
 def build(
-    image: AnyRaw, raster: StoredRaster, tiles: list[bytes], noise_tags: list[Entry], name: str, notes: list[str]
+    image: AnyRaw,
+    raster: StoredRaster,
+    tiles: list[bytes],
+    noise_tags: list[Entry],
+    name: str,
+    notes: list[str],
+    preview_time: datetime | None = None,
 ) -> bytearray:
     """The whole file.
 
@@ -67,24 +79,39 @@ def build(
         OriginalRawFileName; empty to leave it out.
     notes : list of str
         Remarks for the user are appended.
+    preview_time : datetime or None
+        PreviewDateTime; see ``rawkit.raw.preview.preview_tags``.
     """
     if raster.planes not in (1, 3):
         raise UnsupportedRawError(f"a fresh DNG has 1 or 3 color planes, the image has {raster.planes}.")
-    small = _thumbnail(image)
+    small = _preview(image, _THUMBNAIL)
+    tags = list(preview.preview_tags("<", preview_time).values())
+    carried = carried_metadata(image.metadata.source)
+    notes += carried.notes
     data = bytearray(b"II*\0\0\0\0\0") + small.tobytes()
 
-    def place(entries: list[Entry]) -> tuple[int, dict[int, int]]:
+    def put(block: bytes) -> int:
         data.extend(bytes(len(data) % 2))
-        at = len(data)
-        block, positions = serialize_ifd(entries, at)
         data.extend(block)
-        return at, positions
+        return len(data) - len(block)
 
-    exif_at, _ = place(_exif(image.metadata, notes))
+    def place(entries: list[Entry]) -> tuple[int, dict[int, int]]:
+        at = len(data) + len(data) % 2
+        block, positions = serialize_ifd(entries, at)
+        return put(block), positions
+
+    exif_at, _ = place(_completed(carried.exif, _exif(image.metadata, notes), image.metadata.iso))
     raw_at, positions = place(_raw_entries(image, raster, tiles, noise_tags))
-    first = _first_entries(image, raster, name, notes)
-    first += [Entry.make(330, LONG, raw_at), Entry.make(34665, LONG, exif_at), *_thumbnail_entries(small)]
-    first_at, _ = place(first)
+    sub_ifds = [raw_at]
+    if max(_default_crop(image)[2:]) > _THUMBNAIL:
+        large = _preview(image, _PREVIEW)
+        jpeg = preview.jpeg(large)
+        sub_ifds.append(place([*_jpeg_entries(large, put(jpeg), len(jpeg)), *tags])[0])
+    first = {e.tag: e for e in (*_first_entries(image, raster, name, notes), *tags, *_thumbnail_entries(small))}
+    first = {**first, **carried.image, **{tag: first[tag] for tag in _OWN_TAGS if tag in first}}
+    pointers = {330: sub_ifds, 34665: exif_at} | ({34853: place(list(carried.gps.values()))[0]} if carried.gps else {})
+    first |= {tag: Entry.make(tag, LONG, value) for tag, value in pointers.items()}
+    first_at, _ = place(list(first.values()))
     struct.pack_into("<I", data, 4, first_at)
 
     offsets = []
@@ -101,16 +128,15 @@ def _raw_entries(image: AnyRaw, raster: StoredRaster, tiles: list[bytes], noise_
     height, width = raster.samples.shape[:2]
     mosaic = isinstance(image, RawImage) and image.cfa.shape != (1, 1)
     top, left, bottom, right = (image.active_area if isinstance(image, RawImage) else None) or (0, 0, height, width)
-    margin = _CROP_MARGIN if mosaic and min(bottom - top, right - left) > 4 * _CROP_MARGIN else 0
-    crop = (right - left - 2 * margin, bottom - top - 2 * margin)
+    crop_top, crop_left, crop_height, crop_width = _default_crop(image)
     entries = [
         *layout_entries(raster, map(len, tiles)),
         Entry.make(262, SHORT, CFA_PHOTOMETRIC if mosaic else LINEAR_RAW),
         *black_entries(image.black, raster.scale, raster.planes),
         Entry.make(50717, LONG, [raster.white_level] * raster.planes),
         Entry.make(50718, RATIONAL, [(1, 1), (1, 1)]),
-        Entry.make(50719, LONG, [margin, margin]),
-        Entry.make(50720, LONG, list(crop)),
+        Entry.make(50719, LONG, [crop_left, crop_top]),
+        Entry.make(50720, LONG, [crop_width, crop_height]),
         Entry.make(50829, LONG, [top, left, bottom, right]),
     ]
     if isinstance(image, RawImage) and mosaic:
@@ -129,7 +155,7 @@ def _first_entries(image: AnyRaw, raster: StoredRaster, name: str, notes: list[s
     digest = new_raw_image_digest(raster.samples)
     entries = [
         Entry.make(274, SHORT, meta.orientation),
-        Entry.make(305, ASCII, _SOFTWARE),
+        Entry.make(305, ASCII, preview.SOFTWARE),
         Entry.make(50706, BYTE, bytes(_DNG_VERSION)),
         Entry.make(50707, BYTE, bytes(_BACKWARD_FLOAT if raster.is_float else _BACKWARD_LOSSLESS)),
         Entry.make(50708, ASCII, meta.unique_camera_model or meta.camera()),
@@ -198,30 +224,52 @@ def _exif_time(text: str | None, notes: list[str]) -> str | None:
     return "{}:{}:{} {}:{}:{}".format(*found.groups()) if found else None
 
 
-def _thumbnail(image: AnyRaw) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8, at most 256 pixels: block means, white balance, gamma 1/2.2; no color matrix."""
-    rows, cols = image.cfa.shape if isinstance(image, RawImage) else (1, 1)
-    signal = image.signal()
-    height, width = signal.shape[:2]
-    block = -(-max(height, width) // _THUMBNAIL)
-    tall, wide = (min(-(-block // n) * n, size // n * n) for n, size in ((rows, height), (cols, width)))
-    h, w = height // tall, width // wide
-    blocks = signal[: h * tall, : w * wide].reshape(h, tall, w, wide, -1)
-    if isinstance(image, LinearImage):
-        rgb = blocks.mean(axis=(1, 3))
-    else:
-        letters = np.tile(np.array(list(image.cfa.pattern)).reshape(rows, cols), (tall // rows, wide // cols))
-        names = "RGB" if rows * cols > 1 else "Y"
-        means = [
-            (blocks[..., 0] * (letters == c)[None, :, None]).sum(axis=(1, 3)) / (letters == c).sum() for c in names
-        ]
-        rgb = np.stack(means, axis=-1)
-    neutral = image.metadata.as_shot_neutral
-    if neutral is not None and len(neutral) == rgb.shape[2]:
-        rgb = rgb / np.asarray(neutral)
-    span = image.white_level - float(np.mean(image.black_level))
-    display = np.clip(rgb / span, 0, 1) ** (1 / _THUMBNAIL_GAMMA)
-    return np.ascontiguousarray(np.broadcast_to(np.round(255 * display), (h, w, 3)).astype(np.uint8))
+def _preview(image: AnyRaw, longest: int) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8 sRGB of the default crop, its longer side ``longest`` pixels or, if it is smaller, its own."""
+    top, left, height, width = _default_crop(image)
+    scale = min(1.0, longest / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return preview.fitted(image, *size, (top, left, height, width))
+
+
+def _default_crop(image: AnyRaw) -> tuple[int, int, int, int]:
+    """(top, left, height, width) in the active area: all that needs no neighbors beyond it to be demosaiced."""
+    height, width = (image.mosaic if isinstance(image, RawImage) else image.pixels).shape[:2]
+    colored = isinstance(image, RawImage) and image.cfa.shape != (1, 1)
+    margin = _CROP_MARGIN if colored and min(height, width) > 4 * _CROP_MARGIN else 0
+    return margin, margin, height - 2 * margin, width - 2 * margin
+
+
+def _completed(carried: dict[int, Entry], stated: list[Entry], iso: float | None) -> list[Entry]:
+    """EXIF as the camera wrote it, with what it lacks; an ISO the user gave replaces the recorded one."""
+    recorded = carried.get(34855)
+    if (
+        recorded is not None
+        and iso is not None
+        and next(iter(recorded.values("<")), None) != min(round(iso), _ISO_OVERFLOW)
+    ):
+        carried = {tag: entry for tag, entry in carried.items() if tag not in _ISO_TAGS}
+    return list({**{entry.tag: entry for entry in stated}, **carried}.values())
+
+
+def _jpeg_entries(picture: NDArray[np.uint8], at: int, size: int) -> list[Entry]:
+    height, width = picture.shape[:2]
+    return [
+        Entry.make(254, LONG, 1),
+        Entry.make(256, LONG, width),
+        Entry.make(257, LONG, height),
+        Entry.make(258, SHORT, [8, 8, 8]),
+        Entry.make(259, SHORT, JPEG),
+        Entry.make(262, SHORT, 6),
+        Entry.make(273, LONG, at),
+        Entry.make(277, SHORT, 3),
+        Entry.make(278, LONG, height),
+        Entry.make(279, LONG, size),
+        Entry.make(284, SHORT, 1),
+        Entry.make(530, SHORT, [1, 1]),
+        Entry.make(531, SHORT, 1),
+        Entry.make(532, RATIONAL, [(0, 1), (255, 1), (128, 1), (255, 1), (128, 1), (255, 1)]),
+    ]
 
 
 def _thumbnail_entries(small: NDArray[np.uint8]) -> list[Entry]:

@@ -163,6 +163,12 @@ class TiffFile:
                 yield self.ifd(int(offset))
 
 
+def value_item(kind: int) -> int:
+    """Bytes of one number of a field type (of one half of a rational): what a change of byte order swaps."""
+    size, code = _TYPES[kind]
+    return min(size, struct.calcsize(code))
+
+
 def serialize_ifd(
     entries: Sequence[Entry], at: int, order: ByteOrder = "<", next_offset: int = 0, *, keep_values: bool = False
 ) -> tuple[bytes, dict[int, int]]:
