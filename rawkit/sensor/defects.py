@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from rawkit.errors import CalibrationError
 from rawkit.raw.image import CFA
 from rawkit.sensor.pixel_moments import PixelMoments
+from rawkit.sensor.quantized import NORMAL_LAMBDA, logit_table, tukey_deviation
 from rawkit.sensor.surface import (
     REJECT_SIGMAS,
     SAMPLE,
@@ -29,6 +31,7 @@ FloatArray = NDArray[np.floating]
 HOT_SIGMAS = 6.0
 DEAD_RESPONSE = 0.5  # of the neighborhood's response
 TELEGRAPH_FALSE_ALARMS = 1.0  # expected number of innocent pixels per map
+_SQUARE_BINS = 1 << 14  # of the distribution of a pixel's sample variance
 
 DEFECT_DTYPE = np.dtype([("row", np.int32), ("column", np.int32), ("kind", "U9"), ("value", np.float64)])
 
@@ -44,6 +47,7 @@ def find_defects(
     hot_sigmas: float = HOT_SIGMAS,
     dead_response: float = DEAD_RESPONSE,
     false_alarms: float = TELEGRAPH_FALSE_ALARMS,
+    tukey_lambda: Sequence[float] | None = None,
 ) -> NDArray:
     """Map of defective pixels.
 
@@ -53,8 +57,8 @@ def find_defects(
     hot        mean dark more than ``hot_sigmas`` robust sigma above its surroundings            excess [DN]
     growing    the same for the difference of a longer and a shorter dark                        DN/s, or DN
     dead       response (flat - dark) below ``dead_response`` of its surroundings                response
-    telegraph  (L - 1) s^2 / v beyond the chi-square quantile that lets ``false_alarms``         excess sd [DN]
-               innocent pixels of the whole map through
+    telegraph  (L - 1) s^2 / v beyond the quantile that lets ``false_alarms`` innocent pixels of  excess sd [DN]
+               the whole map through: of chi-square, or of the heavier law that is given
     ========== ================================================================================= ==============
 
     Parameters
@@ -71,15 +75,14 @@ def find_defects(
         Hot pixels have dark current's shot noise: with K known, v grows by K times their excess, so that a steady
         hot pixel is not taken for a telegraph one.
     false_alarms : float
-        Stated for Gaussian temporal noise, equal for all pixels of a phase, of at least 0.6 DN; heavier tails let
-        more through.
+        Stated for temporal noise of at least 0.6 DN, equal for all pixels of a phase.
+    tukey_lambda : one per phase, optional
+        Shape of the temporal noise (``quantized.fit_tails``); None: Gaussian, and heavier tails let more through.
 
     Returns
     -------
     (n,) structured array: row, column, kind, value; sorted by kind, then row and column
     """
-    from scipy.special import chdtri
-
     from rawkit.sensor import surface_kernel
 
     layout = CFA.mono() if cfa is None else cfa
@@ -87,7 +90,6 @@ def find_defects(
     rows, cols = layout.shape
     probability = false_alarms / dark.mean.size
     dof = dark.count - 1
-    limit, middle = float(chdtri(dof, probability)), float(chdtri(dof, 0.5))  # of chi-square
     found = []
 
     def add(kind: str, places: NDArray[np.intp], values: FloatArray, site: tuple[int, int]) -> None:
@@ -111,6 +113,9 @@ def find_defects(
             places = surface_kernel.low_pixels(signal, down, across, dead_response)
             i, j = np.divmod(places, signal.shape[1])
             add("dead", places, signal[i, j] / (down[i] * across[j]).sum(axis=1), site)
+        limit, middle = _variance_quantiles(
+            dark.count, probability, None if tukey_lambda is None else float(tukey_lambda[phase])
+        )
         variance = short.variance
         sample = np.arange(0, variance.size, max(1, variance.size // SAMPLE))
         typical = float(np.median(variance[np.divmod(sample, variance.shape[1])])) * dof / middle
@@ -126,6 +131,37 @@ def find_defects(
     # Sorting by the kinds' numbers, not by their letters, keeps a map of many defects cheap.
     kind = np.unique(result["kind"], return_inverse=True)[1]
     return result[np.lexsort((result["column"], result["row"], kind))]
+
+
+@lru_cache(maxsize=16)
+def _variance_quantiles(count: int, probability: float, tukey_lambda: float | None) -> tuple[float, float]:
+    """(L - 1) s^2 / v of L = ``count`` draws: what it exceeds with ``probability``, and its median.
+
+    Chi-square of a Gaussian.  Under heavier tails one draw x in L adds (1 - 1/L) x^2, and the distribution is that of L
+    such terms; v has to be finite (lambda > -1/2).
+    """
+    from scipy.special import chdtri
+
+    gaussian = float(chdtri(count - 1, probability)), float(chdtri(count - 1, 0.5))
+    if tukey_lambda is None or tukey_lambda >= NORMAL_LAMBDA or not np.isfinite(tukey_deviation(tukey_lambda)):
+        return gaussian
+    logit, log_p, log_q = logit_table()
+    values = (
+        logit if tukey_lambda == 0 else (np.exp(tukey_lambda * log_p) - np.exp(tukey_lambda * log_q)) / tukey_lambda
+    )
+    squares = (1.0 - 1.0 / count) * (values / tukey_deviation(tukey_lambda)) ** 2
+    weights = np.exp(log_p + log_q)  # density over the logit, evenly spaced
+    weights /= weights.sum()
+    # Largest of L draws, with a tenth of the probability, and as much as all others may add.
+    rare = float(np.interp(np.log(probability / (20.0 * count)), log_p, squares))
+    bins = np.linspace(0.0, rare + 2.0 * gaussian[0], _SQUARE_BINS)
+    place = np.rint(squares / bins[1])
+    one = np.bincount(np.minimum(place, _SQUARE_BINS - 1).astype(np.intp), weights, _SQUARE_BINS)
+    size = 4 * _SQUARE_BINS  # sums that leave the range do not come back into it
+    total = np.fft.irfft(np.fft.rfft(one, size) ** count, size)[:_SQUARE_BINS]
+    below = np.cumsum(np.maximum(total, 0.0))
+    limit, middle = (float(bins[np.searchsorted(below, share)]) for share in (1.0 - probability, 0.5))
+    return max(limit, gaussian[0]), middle
 
 
 def _around(image: FloatArray) -> Surroundings:

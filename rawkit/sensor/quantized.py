@@ -269,13 +269,13 @@ def difference_mass(
 
 def _tukey_cdf(x: NDArray[np.float64], law: float) -> NDArray[np.float64]:
     """Cumulative distribution of the Tukey-lambda law of scale 1, by interpolating its quantile function."""
-    logit, log_p, log_q = _logit_table()
+    logit, log_p, log_q = logit_table()
     quantile = logit if law == 0.0 else (np.exp(law * log_p) - np.exp(law * log_q)) / law
     return np.interp(x, quantile, np.exp(log_p), left=0.0, right=1.0)
 
 
 @lru_cache(maxsize=1)
-def _logit_table() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def logit_table() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """x, ln p and ln (1 - p) for x = ln(p / (1 - p)) from -40 to 40, without cancellation."""
     logit = np.linspace(-40.0, 40.0, 8001)
     return logit, -np.logaddexp(0.0, -logit), -np.logaddexp(0.0, logit)

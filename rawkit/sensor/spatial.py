@@ -118,7 +118,8 @@ def measure_spatial(
     if flat is not None:
         sites = zip(flat.phases(cfa), groups, strict=True)
         response = tuple(combine([prnu(f, d) for f, d in zip(fs, ds, strict=True)]) for fs, ds in sites)
-    defects = find_defects(dark, cfa=cfa, flat=flat, system_gain=tuple(system_gain))
+    shapes = [tails.tukey_lambda for tails in noise.tails] or None
+    defects = find_defects(dark, cfa=cfa, flat=flat, system_gain=tuple(system_gain), tukey_lambda=shapes)
     black = np.array(first.black_level, np.float64)
     samples = [dark_sample] + ([] if flat is None or flat_sample is None else [flat_sample])
     window = _without_site_means(dark.mean[central_region(dark.mean.shape, cfa.shape, SPECTRUM_REGION)[0]], cfa)
