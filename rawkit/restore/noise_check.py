@@ -13,6 +13,7 @@ profile.  The correlation of neighbors of h's two diagonals tells colored noise 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.transforms import anscombe, anscombe_variance
 
 _BLOCK = 8  # packed pixels
+_MOST = 8192  # blocks of a plane that are looked at, evenly spread
 _FLATTEST = 0.1  # part of the blocks that is looked at
 _FLAT = 0.5  # standard deviation of D within a block, above which it counts as structured
 _FEWEST = 20  # blocks for a statement
@@ -120,21 +122,24 @@ def _plane(
     noisy: NDArray[np.float32], clean: NDArray[np.float32], params: NoiseParams, white: float
 ) -> tuple[NDArray, NDArray, NDArray]:
     """Level [e-], variance ratio and lag product of the flattest blocks of one plane."""
-    height, width = (n // _BLOCK * _BLOCK for n in noisy.shape)
-    if not height or not width:
+    rows, columns = (n // _BLOCK for n in noisy.shape)
+    if not rows or not columns:
         return np.empty(0), np.empty(0), np.empty(0)
+    step = math.ceil(math.sqrt(rows * columns / _MOST))
 
     def blocks(plane: NDArray) -> NDArray[np.float64]:
-        cut = plane[:height, :width].astype(np.float64)
-        return cut.reshape(height // _BLOCK, _BLOCK, -1, _BLOCK).swapaxes(1, 2).reshape(-1, _BLOCK, _BLOCK)
+        cut = plane[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK)[::step, :, ::step]
+        return cut.swapaxes(1, 2).reshape(-1, _BLOCK, _BLOCK).astype(np.float64)
 
-    estimate = blocks(np.asarray(anscombe(clean, params)))
-    usable = (blocks(noisy).max(axis=(1, 2)) < _CLIPPED * white) & (estimate.std(axis=(1, 2)) < _FLAT)
-    order = np.flatnonzero(usable)[np.argsort(estimate.std(axis=(1, 2))[usable])]
+    given, result = blocks(noisy), blocks(clean)
+    estimate = np.asarray(anscombe(result, params))
+    structure = estimate.std(axis=(1, 2))
+    usable = (given.max(axis=(1, 2)) < _CLIPPED * white) & (structure < _FLAT)
+    order = np.flatnonzero(usable)[np.argsort(structure[usable])]
     chosen = order[: max(_FEWEST, int(_FLATTEST * len(estimate)))]
-    d = blocks(np.asarray(anscombe(noisy, params)))[chosen]
+    d = np.asarray(anscombe(given[chosen], params))
     diagonal = (d[:, ::2, ::2] - d[:, ::2, 1::2] - d[:, 1::2, ::2] + d[:, 1::2, 1::2]) / 2
-    level = np.maximum(blocks(clean)[chosen].mean(axis=(1, 2)) / params.system_gain, 0.0)
+    level = np.maximum(result[chosen].mean(axis=(1, 2)) / params.system_gain, 0.0)
     read_var_e = float(params.read_var / params.system_gain**2)
     expected = np.interp(level, *_expected_variance(level, read_var_e)) if level.size else level
     rest = d - estimate[chosen]

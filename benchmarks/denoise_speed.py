@@ -1,0 +1,138 @@
+"""Where does the time go between a noisy DNG and a denoised one?
+
+    python benchmarks/denoise_speed.py FILE.dng --model NAME_OR_FILE [--workers N] [--device cpu] [--peer FOLDER]
+
+Wall seconds of reading, transforms and tiling, the network itself, noise check and highlights, writing.
+``--peer`` times PMRID's network (see
+``denoise_quality.py``) on one megapixel beside ours, one thread each, best of five, alternating.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import rawkit
+from rawkit.nn.raw_planes import network_input
+from rawkit.restore.denoise import canonical_planes
+from rawkit.restore.network import NetworkFilter
+
+
+class Clock:
+    """Adds up the seconds spent in a module's forward, over all threads."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.total = 0.0
+        self.starts: dict[int, float] = {}
+        module.register_forward_pre_hook(self.begin)
+        module.register_forward_hook(self.end)
+
+    def begin(self, module: torch.nn.Module, inputs: object) -> None:
+        import threading
+
+        self.starts[threading.get_ident()] = time.perf_counter()
+
+    def end(self, module: torch.nn.Module, inputs: object, output: object) -> None:
+        import threading
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.total += time.perf_counter() - self.starts[threading.get_ident()]
+
+
+def timed(action):
+    start = time.perf_counter()
+    result = action()
+    return result, time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--peer", type=Path)
+    options = parser.parse_args()
+
+    denoiser = rawkit.Denoiser.load(options.model, options.device)
+    network = denoiser.bayer_filter
+    assert isinstance(network, NetworkFilter), "this benchmark is about networks"
+    rawkit.read_raw(options.file)  # compile the decoder
+    image, reading = timed(lambda: rawkit.read_raw(options.file))
+    params = rawkit.find_noise(image).params
+    denoiser(_corner(image), params)  # warm up
+    clock = Clock(network.network)
+    (clean, _), denoising = timed(lambda: denoiser.with_check(image, params, workers=options.workers))
+    in_network = clock.total / (options.workers if options.device == "cpu" else 1)
+    planes = canonical_planes(image.signal(), image.cfa)
+    _, filtering = timed(
+        lambda: network(planes, params.for_planes([0, 1, 2, 3]), strength=1.0, workers=options.workers)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        write = lambda name, what: rawkit.write_dng(what, Path(folder) / name, source=options.file)  # noqa: E731
+        write("compile.dng", clean)
+        _, writing = timed(lambda: write("out.dng", clean))
+    megapixels = image.mosaic.size / 1e6
+    whole = reading + denoising + writing
+    print(
+        f"{options.file.name}: {megapixels:.1f} MP, {options.workers} threads, {platform.machine()}, {denoiser.device}"
+    )
+    for name, seconds in (
+        ("read", reading),
+        ("network", in_network),
+        ("transforms and tiling", filtering - in_network),
+        ("noise check, highlights, phases", denoising - filtering),
+        ("write", writing),
+        ("all", whole),
+    ):
+        print(f"{name:32s} {seconds:7.2f} s {100 * seconds / whole:5.1f} % {megapixels / max(seconds, 1e-9):8.1f} MP/s")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    if options.peer:
+        compare(network, options.peer)
+
+
+def _corner(image):
+    """A small image of the same kind."""
+    from dataclasses import replace
+
+    signal = image.mosaic[:256, :256]
+    return replace(image, raster=np.ascontiguousarray(signal), active_area=None)
+
+
+def compare(network: NetworkFilter, folder: Path) -> None:
+    """One packed megapixel through both networks, one thread."""
+    import sys
+
+    sys.path.insert(0, str(folder))
+    from net_torch import Network  # pyright: ignore[reportMissingImports]
+
+    torch.set_num_threads(1)
+    peer = Network().eval().to(memory_format=torch.channels_last)
+    y = 1000 * torch.rand(1, 4, 512, 512)
+    given, _ = network_input(y, torch.ones(1, 1, 1, 1))
+    ours = {
+        "rawkit network": lambda: network.network(given),
+        "rawkit network and its input": lambda: network.network(network_input(y, torch.ones(1, 1, 1, 1))[0]),
+        "PMRID network": lambda: peer(y.contiguous(memory_format=torch.channels_last)),
+    }
+    best = dict.fromkeys(ours, np.inf)
+    with torch.inference_mode():
+        for _ in range(5):
+            for name, run in ours.items():
+                start = time.process_time()
+                run()
+                best[name] = min(best[name], time.process_time() - start)
+    for name, seconds in best.items():
+        print(f"{name:32s} {seconds / 1.048576:6.3f} CPU-s/MP")
+
+
+if __name__ == "__main__":
+    main()
