@@ -670,6 +670,9 @@ def denoise(
     ] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     format: Annotated[OutputFormat, typer.Option("--format", help="What to write.")] = OutputFormat.dng,
+    exiftool: Annotated[
+        bool, typer.Option("--exiftool", help="Let ExifTool, if installed, add tags that a fresh DNG lacks.")
+    ] = False,
     iso: Iso = None,
     black_level: Black = None,
     white_level: White = None,
@@ -713,12 +716,14 @@ def denoise(
                 )
             result["noise_check"] = check.to_dict()
             left = denoiser.remaining_variance(strength, planes=len(image.plane_phases))
-            result |= _write(clean, target, path, format, found.params, left, overwrite)
+            result |= _write(clean, target, path, format, found.params, left, overwrite, exiftool=exiftool)
         if not as_json:
             verb = "would write" if dry_run else "->"
             out.print(f"{path.name} {verb} {target}  (noise: {found.description})", markup=False, highlight=False)
             if warning := result.get("noise_check", {}).get("warning"):
                 err.print(f"{path.name}: {warning}; is this profile for this camera and ISO?", markup=False)
+            for note in result.get("notes", ()):
+                err.print(f"{path.name}: {note}", markup=False, highlight=False)
         return result
 
     finish(run_batch(inputs, one), as_json=as_json, verb="planned" if dry_run else "denoised")
@@ -830,30 +835,51 @@ def _isos(text: str) -> list[float]:
 
 
 def _write(
-    clean: Any, target: Path, source: Path, format: OutputFormat, params: Any, left: float, overwrite: bool
+    clean: Any,
+    target: Path,
+    source: Path,
+    format: OutputFormat,
+    params: Any,
+    left: float,
+    overwrite: bool,
+    *,
+    exiftool: bool = False,
 ) -> dict[str, Any]:
-    """Write a denoised image in the chosen format; ``left`` is the share of the noise variance that remains."""
+    """Write a denoised image in the chosen format, its sidecars beside it.
+
+    ``left`` is the share of the noise variance that remains.
+    """
     from rawkit.raw.develop import demosaic
     from rawkit.raw.dng import is_dng
+    from rawkit.raw.exiftool import add_missing
+    from rawkit.raw.sidecar import copy_sidecars
     from rawkit.raw.tiff_export import write_linear_tiff
 
     target.parent.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {"notes": []}
     if format is OutputFormat.tiff:
         write_linear_tiff(clean, target, overwrite=overwrite)
-        return {}
-    fresh = format is OutputFormat.linear_dng and isinstance(clean, rawkit.RawImage)
-    if fresh:
-        clean = demosaic(clean)
-    written = rawkit.write_dng(
-        clean,
-        target,
-        source=source if is_dng(source) and not fresh else None,
-        noise=None if fresh else params.attenuated(left),
-        noise_reduction_applied=1.0 if left < 1.0 else None,
-        whole_numbers=left < 1.0 and clean.white_level > _FINE_WHITE,
-        overwrite=overwrite,
-    )
-    return {"form": written.form, "scale": written.scale, "bytes": written.size, "notes": list(written.notes)}
+    else:
+        fresh = format is OutputFormat.linear_dng and isinstance(clean, rawkit.RawImage)
+        written = rawkit.write_dng(
+            demosaic(clean) if fresh else clean,
+            target,
+            source=source if is_dng(source) and not fresh else None,
+            noise=None if fresh else params.attenuated(left),
+            noise_reduction_applied=1.0 if left < 1.0 else None,
+            whole_numbers=left < 1.0 and clean.white_level > _FINE_WHITE,
+            overwrite=overwrite,
+        )
+        result = {"form": written.form, "scale": written.scale, "bytes": written.size, "notes": list(written.notes)}
+        if exiftool and written.form != "rewrite":
+            added = add_missing(source, target)
+            result["exiftool_added"] = list(added)
+            result["notes"].append(f"exiftool added {len(added)} tags{': ' * bool(added)}{', '.join(added)}")
+    try:
+        result["sidecars"] = [str(path) for path in copy_sidecars(source, target, overwrite=overwrite)]
+    except OutputExistsError as error:
+        result["notes"].append(f"sidecar not copied: {error}")
+    return result
 
 
 @app.command()

@@ -33,5 +33,9 @@ class CalibrationWarning(UserWarning):
     """The result stands, but something about it should be looked at."""
 
 
+class DamagedDataWarning(UserWarning):
+    """The file was read, but its pixels are not those it was written with."""
+
+
 class OutputExistsError(RawkitError):
     """The output is there already and nobody asked to replace it."""

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from PIL import Image
-from test_dng import raw_ifd, source_dng
 
 from rawkit.raw import preview
 from rawkit.raw.develop import develop
@@ -15,6 +14,7 @@ from rawkit.raw.dng import write_dng
 from rawkit.raw.image import CFA, BlackLevel, LinearImage, Metadata, RawImage
 from rawkit.raw.read import read_raw
 from rawkit.raw.tiff import ASCII, LONG, SHORT, Entry, TiffFile, serialize_ifd
+from tests.test_dng import raw_ifd, source_dng
 
 
 def scene(shape=(240, 360), pattern="RGGB"):

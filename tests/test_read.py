@@ -1,20 +1,21 @@
 """Reading: what was stored comes back, number for number; what cannot be read says so in one line."""
 
 import contextlib
+import hashlib
 import json
 import struct
 
 import numpy as np
 import pytest
 
-from rawkit.errors import MetadataError, RawkitError, UnsupportedRawError
+from rawkit.errors import DamagedDataWarning, MetadataError, RawkitError, UnsupportedRawError
 from rawkit.raw import dng_pixels, opcodes, read
 from rawkit.raw.dng_directory import find_raw
 from rawkit.raw.image import CFA, LinearImage, RawImage
 from rawkit.raw.metadata import from_tags, iso_from_tags
 from rawkit.raw.mosaic import MosaicSpec
 from rawkit.raw.read import read_raw
-from rawkit.raw.tiff import DOUBLE, LONG, RATIONAL, SHORT, SRATIONAL, UNDEFINED, Entry, TiffFile
+from rawkit.raw.tiff import BYTE, DOUBLE, LONG, RATIONAL, SHORT, SRATIONAL, UNDEFINED, Entry, TiffFile
 from tests import make_dng
 
 BAYER = ("RGGB", "BGGR", "GRBG", "GBRG")
@@ -680,3 +681,32 @@ def test_a_size_is_not_an_identity(data_dir, tmp_path):
     image = read_raw(path, mosaic=spec)
     assert image.mosaic.shape == (512, 768)
     assert image.mosaic.max() <= 16383
+
+
+@pytest.mark.parametrize("tag", [51111, 50972])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_raw_data_that_lost_their_digest_are_named(tmp_path, tag, dtype, recwarn):
+    raster = samples((300, 270), dtype)
+    stored = raster.astype(dtype, copy=False).astype(np.dtype(dtype).newbyteorder("<"))
+    if tag == 50972:
+        digest = hashlib.md5(stored.tobytes()).digest()
+    else:  # cells of at most 256 x 256, edge cells cut
+        cells = [stored[r : r + 256, c : c + 256].tobytes() for r in (0, 256) for c in (0, 256)]
+        digest = hashlib.md5(b"".join(hashlib.md5(cell).digest() for cell in cells)).digest()
+    path = make_dng.write(tmp_path, raster, first_tags=[Entry.make(tag, BYTE, digest)])
+    assert not any("Digest" in note for note in read_raw(path).metadata.notes)
+    assert not [w for w in recwarn if w.category is DamagedDataWarning]
+    data = bytearray(path.read_bytes())
+    data[8 + 4 * 1000] ^= 1  # one bit of one pixel
+    path.write_bytes(data)
+    with pytest.warns(DamagedDataWarning, match="image.dng"):
+        image = read_raw(path)
+    assert "damaged" in image.metadata.notes[-1]
+
+
+@pytest.mark.data
+def test_real_files_have_their_digests(data_dir, recwarn):
+    for path in sorted((data_dir / "raw").glob("*.dng")):
+        if "jxl" not in path.name:
+            read_raw(path)
+    assert not [str(w.message) for w in recwarn if w.category is DamagedDataWarning]

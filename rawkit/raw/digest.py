@@ -19,7 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from rawkit.raw import dng_pixels
+from rawkit.raw.dng_directory import RawDirectory
+from rawkit.raw.tiff import TiffFile
+
 _CELL = 256  # pixels
+_NEW_DIGEST, _OLD_DIGEST = 51111, 50972
+_LINEARIZATION_TABLE = 50712
+_MD5_BYTES = 16
 
 
 def _little_endian(samples: NDArray) -> bytes:
@@ -66,3 +73,45 @@ def new_raw_image_digest(samples: NDArray, mask: NDArray | None = None) -> bytes
     if mask is None:
         return image
     return hashlib.md5(image + new_raw_image_digest(mask), usedforsecurity=False).digest()
+
+
+def digest_mismatch(tiff: TiffFile, directory: RawDirectory, stored: NDArray) -> str | None:
+    """Compare a DNG's raw data with the digest it records.
+
+    Parameters
+    ----------
+    tiff, directory
+        The file and its main raw image.
+    stored : (H, W) or (H, W, C)
+        Its decoded raster.
+
+    Returns
+    -------
+    str or None
+        What is wrong; None when the digest is right, absent, or cannot be checked.
+
+    Notes
+    -----
+    Checked: NewRawImageDigest, or RawImageDigest where only that is there, of 9- to 16-bit integers and 32-bit floats,
+    stored losslessly and without a LinearizationTable.  Of lossy data the digest is taken over compressed bytes, and
+    how writers hash 8-bit and 16- or 24-bit float samples is not specified.
+    """
+    raw = directory.ifd
+    layout = dng_pixels.Layout.from_ifd(raw, len(tiff.data))
+    lossless = layout.compression in (dng_pixels.UNCOMPRESSED, dng_pixels.JPEG, dng_pixels.DEFLATE)
+    plain = layout.bits == 32 if layout.is_float else layout.bits > 8
+    if not (lossless and plain) or _LINEARIZATION_TABLE in raw:
+        return None
+    for tag, name in ((_NEW_DIGEST, "NewRawImageDigest"), (_OLD_DIGEST, "RawImageDigest")):
+        entry = directory.first.entries.get(tag)
+        if entry is None or len(entry.data) != _MD5_BYTES or not any(entry.data):
+            continue
+        new = tag == _NEW_DIGEST
+        found = new_raw_image_digest(stored, dng_pixels.transparency_mask(tiff)) if new else raw_image_digest(stored)
+        if found == entry.data:
+            return None
+        return (
+            f"The raw data do not have the {name} the file records ({found.hex()[:8]}..., not "
+            f"{entry.data.hex()[:8]}...): they are damaged, or a program changed them and left the digest."
+        )
+    return None

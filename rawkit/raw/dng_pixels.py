@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rawkit.errors import UnsupportedRawError
-from rawkit.raw.tiff import ByteOrder, Ifd
+from rawkit.raw.dng_directory import directories
+from rawkit.raw.tiff import ByteOrder, Ifd, TiffFile
 
 MAX_PIXELS = 400_000_000  # a larger header is damage: no sensor in use delivers more in one frame
 _MAX_SAMPLES_PER_PIXEL = 8
@@ -38,6 +39,7 @@ _PREDICTORS = {2: (1, False), 34892: (2, False), 34893: (4, False), 3: (1, True)
 
 _LOSSLESS_FRAME = 0xC3  # JPEG SOF3
 _UINT, _FLOAT = 1, 3  # SampleFormat
+_TRANSPARENCY_MASK = 4  # NewSubfileType
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,12 @@ def decode(data: bytes, ifd: Ifd, *, workers: int | None = None) -> NDArray:
             raise UnsupportedRawError("a LinearizationTable on float samples.")
         raster = linearize(raster, _table(table))
     return raster if layout.samples > 1 else raster[:, :, 0]
+
+
+def transparency_mask(tiff: TiffFile) -> NDArray | None:
+    """(H, W) pixels of the transparency mask of a DNG; None without one."""
+    masks = [ifd for ifd, _ in directories(tiff) if ifd.first(254) == _TRANSPARENCY_MASK]
+    return decode(tiff.data, masks[0]) if masks else None
 
 
 def deinterleave(stored: NDArray, rows: int, cols: int) -> NDArray:

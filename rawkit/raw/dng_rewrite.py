@@ -1,6 +1,6 @@
 """Same-structure rewrite of a DNG: new raw data, everything else byte for byte where it was.
 
-EXIF, maker notes, XMP and previews keep their file positions, so offsets inside maker notes stay true.  The bytes
+EXIF, maker notes and XMP keep their file positions, so offsets inside maker notes stay true.  The bytes
 that belonged to the old raw data (its tiles, its directory, the values that change) are zeroed and become free
 space; the new directory and tiles are laid into it, first fit, and what does not fit goes behind the end.  A file
 that is rewritten twice therefore does not grow.
@@ -20,7 +20,6 @@ import struct
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rawkit.errors import UnsupportedRawError
 from rawkit.raw import dng_pixels
@@ -50,7 +49,7 @@ _BLACK, _WHITE, _CFA_DIM, _CFA_PATTERN = 50714, 50717, 33421, 33422
 _NEW_DIGEST, _OLD_DIGEST, _UNIQUE_ID = 51111, 50972, 50781
 _NOISE_PROFILE, _NOISE_REDUCTION_APPLIED = 51041, 50935
 _LINEARIZATION, _OPCODE_LIST_2 = 50712, 51009
-_JPEG_XL, _TRANSPARENCY_MASK = 52546, 4
+_JPEG_XL = 52546
 
 # Tags that say how the old samples were stored; those that still apply are written anew.
 _LAYOUT_TAGS = frozenset(
@@ -184,7 +183,7 @@ def _level_entries(image: AnyRaw, raster: StoredRaster, raw: Ifd, order: ByteOrd
 def _identity_entries(raster: StoredRaster, tiff: TiffFile, first: Ifd, raw_is_first: bool) -> dict[int, Entry]:
     """Digests and identity of the raw data, as far as IFD 0 has them; a rebuilt IFD 0 gains the digest."""
     entries: dict[int, bytes] = {}
-    digest = new_raw_image_digest(raster.samples, _transparency_mask(tiff))
+    digest = new_raw_image_digest(raster.samples, dng_pixels.transparency_mask(tiff))
     if raw_is_first or _NEW_DIGEST in first:
         entries[_NEW_DIGEST] = digest
     if _OLD_DIGEST in first:
@@ -193,12 +192,6 @@ def _identity_entries(raster: StoredRaster, tiff: TiffFile, first: Ifd, raw_is_f
         seed = first.entries[_UNIQUE_ID].data + digest
         entries[_UNIQUE_ID] = hashlib.md5(seed, usedforsecurity=False).digest()
     return {tag: Entry.make(tag, BYTE, data) for tag, data in entries.items()}
-
-
-def _transparency_mask(tiff: TiffFile) -> NDArray | None:
-    """(H, W) pixels of the transparency mask; None without one."""
-    masks = [ifd for ifd, _ in directories(tiff) if ifd.first(254) == _TRANSPARENCY_MASK]
-    return dng_pixels.decode(tiff.data, masks[0]) if masks else None
 
 
 def _version_entries(tiff: TiffFile, first: Ifd, raw: Ifd, raster: StoredRaster, added: list[int]) -> dict[int, Entry]:

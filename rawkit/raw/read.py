@@ -19,6 +19,7 @@ References: DNG 1.7.1 specification, chapters 4 and 5; LibRaw 0.22 API.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,8 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rawkit.errors import MetadataError, RawkitError, UnsupportedRawError
+from rawkit.errors import DamagedDataWarning, MetadataError, RawkitError, UnsupportedRawError
 from rawkit.raw import dng_pixels, mosaic, opcodes
+from rawkit.raw.digest import digest_mismatch
 from rawkit.raw.dng_directory import CFA_PHOTOMETRIC, DNG_VERSION, find_raw
 from rawkit.raw.dng_pixels import integer, integers, numbers
 from rawkit.raw.image import CFA, BlackLevel, LinearImage, Metadata, RawImage
@@ -93,6 +95,9 @@ def read_raw(
 
     Notes
     -----
+    A DNG whose raw data do not have the digest it records is read with a ``DamagedDataWarning`` and a line in
+    ``metadata.notes``: what decodes may still be useful, but nobody should take it for the camera's.
+
     White level of files LibRaw decodes: its ``white_level``, the value at which the stored numbers saturate.
     Some cameras also record where they stop being linear (LibRaw's ``linear_max``), which may be lower or per
     channel; it is reported in ``metadata.notes``.
@@ -173,12 +178,16 @@ def _read_dng(path: Path, file: TiffFile, **overrides: Any) -> RawImage | Linear
     if is_cfa and pattern is None:
         pattern = _dng_cfa(raw)
     raster = dng_pixels.decode(file.data, raw)
+    mismatch = digest_mismatch(file, directory, raster)
     metadata = replace(
         dng_metadata(exif_metadata(path, serial=first.text(50735)), first, raw),
         source=path,
         file_format="DNG",
         decoder=f"rawkit, imagecodecs {imagecodecs.__version__}",
     )
+    if mismatch is not None:
+        metadata = replace(metadata, notes=(*metadata.notes, mismatch))
+        warnings.warn(f"{path}: {mismatch}", DamagedDataWarning, stacklevel=3)
     top, left, bottom, right = area
     curves, rest = opcodes.split_curves(metadata.opcode_lists.get("OpcodeList2", opcodes.serialize(())))
     if curves:
