@@ -3,11 +3,17 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rawkit.errors import RawkitError, UnsupportedRawError
-from rawkit.parallel import map_files
+from rawkit.parallel import Limits, map_files
 
 
 def work(item):
@@ -38,6 +44,98 @@ def test_a_dead_worker_costs_one_file():
     assert [r.item for r in results] == items
     assert [r.error is not None for r in results] == [i == 99 for i in items]
     assert "died" in results[2].error
+
+
+def kill_once(folder, item):
+    """Dies with the first attempt at item 2, leaving a mark."""
+    mark = folder / "tried"
+    if item == 2 and not mark.exists():
+        mark.write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def test_a_killed_workers_file_is_tried_once_more_in_another_process(tmp_path):
+    results = list(map_files(partial(kill_once, tmp_path), range(5), workers=2))
+    assert [r.error for r in results] == [None] * 5
+    assert results[2].value != int((tmp_path / "tried").read_text())
+
+
+def hang_or_hoard(item):
+    """Sleeps for "hang", allocates a gigabyte for "hoard"."""
+    if item == "hang":
+        time.sleep(600)
+    return np.ones(2**30 if item == "hoard" else 8, np.uint8).sum().item()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds memory on Linux")
+def test_limits_of_time_and_memory_cost_one_file_each():
+    items = ["a", "hang", "b", "hoard", "c"]
+    start = time.monotonic()
+    results = list(map_files(hang_or_hoard, items, workers=1, limits=Limits(seconds=3.0, memory=600 * 2**20)))
+    assert time.monotonic() - start < 60
+    assert [r.value for r in results] == [8, None, 8, None, 8]
+    assert "not done after 3 s" in results[1].error
+    assert "llocate" in results[3].error
+    with pytest.raises(ValueError, match="positive"):
+        Limits(seconds=0.0)
+
+
+def test_a_slow_file_does_not_idle_the_other_workers(tmp_path):
+    """While file 0 waits for the last one to be done, the other worker does all the rest."""
+    results = list(map_files(partial(wait_for_last, tmp_path), range(8), workers=2, limits=Limits(seconds=60.0)))
+    assert [r.value for r in results] == list(range(8))
+
+
+def wait_for_last(folder, item):
+    mark = folder / "last"
+    while item == 0 and not mark.exists():
+        time.sleep(0.01)
+    if item == 7:
+        mark.write_text("")
+    return item
+
+
+def write_pid_and_sleep(folder, item):
+    (folder / f"{item}.pid").write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def alive(pid):
+    """Whether the process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_die_with_a_killed_parent(tmp_path):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\nfrom functools import partial\nfrom pathlib import Path\n"
+        "import test_parallel as t\nfrom rawkit.parallel import map_files\n"
+        "list(map_files(partial(t.write_pid_and_sleep, Path(sys.argv[1])), range(2), workers=2))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)])
+    deadline = time.monotonic() + 60
+    while len(pids := [p.read_text() for p in tmp_path.glob("*.pid")]) < 2 or "" in pids:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def mistaken(item):
+    raise KeyError(item)
+
+
+def test_a_mistake_of_ours_is_raised_with_its_place():
+    with pytest.raises(KeyError) as caught:
+        list(map_files(mistaken, [1], workers=1))
+    assert "mistaken" in str(caught.value.__cause__)
 
 
 def test_few_items_are_under_way():
