@@ -98,3 +98,35 @@ def test_damaged_header(saved):
     content[20] = 0xFF
     path.write_bytes(bytes(content))
     assert path.name in refused(path)
+
+
+def test_bundled_weights_load_and_have_cards():
+    from rawkit.resources import bundled_weights, data_folder, find_weights
+
+    for name, entry in bundled_weights().items():
+        path = find_weights(name)
+        assert path.stat().st_size == entry["bytes"] < 16e6
+        network, about = load_network(path)
+        assert about["name"]
+        assert not network.training
+        card = (data_folder("models") / entry["card"]).read_text(encoding="utf-8")
+        for heading in ("Training data", "Licence", "Figures", "Limits"):
+            assert heading in card, (name, heading)
+
+
+def test_changed_weights_are_refused(tmp_path, monkeypatch):
+    import json
+
+    from rawkit import resources
+
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"weights": {"x": {"file": "x.safetensors", "sha256": "0" * 64, "bytes": 1, "card": "x.md"}}})
+    )
+    monkeypatch.setattr(resources, "data_folder", lambda name: tmp_path)
+    with pytest.raises(WeightsError, match="missing"):
+        resources.find_weights("x")
+    (tmp_path / "x.safetensors").write_bytes(b"changed")
+    with pytest.raises(WeightsError, match="other SHA-256"):
+        resources.find_weights("x")
+    with pytest.raises(WeightsError, match="there are: classical, x"):
+        resources.find_weights("y", also=("classical",))
