@@ -11,8 +11,7 @@ calibrated.  Then every mode of the synthesizer takes the same pictures and is c
     resample    NumPy's dark frames, K of the truth
 
 Resampled residuals of n frames have lost (2 n - 1)/n^2 of their excess kurtosis, 8 % for 24 frames, so their
-Tukey-lambda law is not compared; nor is that of ``measured``, whose tails run on as a Gaussian's beyond the outermost
-of its quantiles, 1 pixel in 2050.
+Tukey-lambda law is not compared.
 
 Each number is (found - told) / standard error of what was found, or, where it is a map, stated as such.  Over many
 runs such numbers have mean 0 and root mean square 1; "-": the mode has no such thing.
@@ -149,7 +148,7 @@ def truths(mode: str, calibration: CameraProfile) -> dict[str, float]:
     """What a mode was told."""
     found = {name: value for name, (value, _) in numbers(calibration).items()}
     if mode == "measured":
-        return {name: value for name, value in found.items() if name != "Tukey lambda"}
+        return found
     if mode == "eld, fit":
         return {name: found[name] for name in ("K [DN/e-]", "read variance [DN2]", "row noise [DN]",
                                                "color bias R - B [DN]")}  # fmt: skip

@@ -20,6 +20,7 @@ def model(seed=0, edges=True):
         code_edges=(60, np.arange(59.5, 70.5) + 0.1) if edges else None,
         defects=np.array([(1, 2, "hot", 40.0)], DEFECT_DTYPE),
         frames=3,
+        tail_shape=-0.1 if edges else None,
     )
 
 
@@ -37,6 +38,7 @@ def test_a_saved_profile_gives_the_model_back(tmp_path):
         for name in ("row_series", "pixel_quantiles", "log_spectrum", "defects"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
         assert (found.fixed_residue, found.column_noise, found.frames) == (0.25, 0.5, 3)
+        assert found.tail_shape == expected.tail_shape
         assert (found.code_edges is None) == (expected.code_edges is None)
     np.testing.assert_array_equal(DarkModel.from_profile(profile, 100).code_edges[1], first.code_edges[1])
     without = CameraProfile("A", "B", noise, maps=first.to_maps(100))

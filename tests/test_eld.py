@@ -5,13 +5,14 @@ import pytest
 from scipy import stats
 
 from rawkit.errors import ProfileError
-from rawkit.noise.eld import EldLaw, EldParams, measured_isos, tukey_quantile
+from rawkit.noise.eld import EldLaw, EldParams, measured_isos
 from rawkit.noise.synthesis import NoiseSynthesizer
 from rawkit.raw.image import CFA, pack
 from rawkit.resources import bundled_profiles
 from rawkit.sensor.iso_details import IsoDetails
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.profile import CameraProfile, NoiseModel
+from rawkit.sensor.quantized import tukey_quantile
 
 BAYER = CFA.bayer("RGGB")
 P_MIN = 1e-6

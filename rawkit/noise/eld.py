@@ -35,7 +35,7 @@ from rawkit.noise.read_noise import PARAMETER_STREAM, ROW_STREAM, ReadNoise, gau
 from rawkit.noise.rng import check_key, normals, philox
 from rawkit.sensor.iso_laws import fit_law
 from rawkit.sensor.params import NoiseParams
-from rawkit.sensor.quantized import tukey_deviation
+from rawkit.sensor.quantized import tukey_deviation, tukey_quantile
 
 if TYPE_CHECKING:
     from rawkit.sensor.iso_details import IsoDetails
@@ -43,23 +43,6 @@ if TYPE_CHECKING:
 
 _QUANTIZATION = 1.0 / 12.0
 _LEAST_ISOS = 3  # for a line with a scatter
-
-
-def tukey_quantile(p: Any, q: Any, tukey_lambda: float) -> Any:
-    """Quantile of the Tukey-lambda law of scale 1 at p = 1 - q: (p^lambda - q^lambda) / lambda.
-
-    Examples
-    --------
-    >>> round(float(tukey_quantile(0.75, 0.25, 0.0)), 4)        # ln 3
-    1.0986
-    >>> float(tukey_quantile(0.75, 0.25, 1.0))
-    0.5
-    """
-    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
-    if tukey_lambda == 0.0:
-        return np.log(p) - np.log(q)
-    # expm1 keeps the difference's digits as lambda nears 0.
-    return (np.expm1(tukey_lambda * np.log(p)) - np.expm1(tukey_lambda * np.log(q))) / tukey_lambda
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@
 
 "Frozen" fields depend on the unit (which specimen of the camera) and on nothing else, so all frames share them.
 
-Beyond the table's outermost quantiles (p = 1/2050) Q runs on in proportion to z, as a Gaussian's: rarer events are
-the telegraph pixels' business.
+Beyond the table's outermost quantiles (p = 1/2050) Q runs on by the fitted Tukey-lambda law, with their value and
+slope; as a Gaussian where the calibration found no such law.
 
 Telegraph pixels are found by a variance that Gaussian noise would not show; where the law has heavier tails many of
 them are ordinary pixels with a rare event, which the quantiles hold already.  Those stay telegraph pixels whose excess
@@ -99,7 +99,7 @@ def measured_noise(profile: CameraProfile, iso: float, *, unit: int = 0, prnu: b
     details = profile.details.get(model.iso or iso)
     nonuniformity = float(np.mean(details.prnu)) if prnu and details is not None and details.prnu is not None else 0.0
     return ReadNoise(
-        tables=_tables(model.pixel_quantiles * np.float32(temporal)),
+        tables=np.float32(temporal) * _tables(model),
         rows=bootstrap_rows(model.row_series * np.float32(temporal)),
         columns=gaussian_lines(model.column_noise * temporal, COLUMN_STREAM),
         field=SpectralField(model.log_spectrum),
@@ -149,9 +149,11 @@ def _shuffled(count: int, seed: int, key: int, purpose: int) -> tuple[int, ...]:
     return tuple(sorted(range(count), key=words.__getitem__))
 
 
-def _tables(quantiles: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(phases, n) quantiles at p = (k + 1/2)/n as tables over z."""
-    return np.asarray([law_values(values, table_knots()) for values in quantiles], np.float32)
+def _tables(model: DarkModel) -> NDArray[np.float32]:
+    """(phases, TABLE_SIZE) values of the pixels' law over z."""
+    knots = table_knots()
+    laws = [law_values(values, knots, tail_shape=model.tail_shape) for values in model.pixel_quantiles]
+    return np.asarray(laws, np.float32)
 
 
 def _places(defects: NDArray, kind: str) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
@@ -170,7 +172,7 @@ def _unexplained(
     if not len(telegraph[1]) or dof < 1:
         return telegraph
     z = table_knots()
-    square = _tables(model.pixel_quantiles).astype(np.float64).ravel() ** 2
+    square = _tables(model).astype(np.float64).ravel() ** 2
     weight = np.tile(np.diff(ndtr(np.append(z, z[-1] + z[1] - z[0]) - (z[1] - z[0]) / 2)), len(model.pixel_quantiles))
     mean = float(square @ weight / weight.sum())
     top = max(square.max(), 2 * float(telegraph[1].max()) ** 2 * dof, 4 * dof * mean)

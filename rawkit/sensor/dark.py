@@ -36,7 +36,7 @@ from rawkit.sensor.quantized import NORMAL_LAMBDA, QuantizedNoise, Tails, fit_qu
 _SIGNIFICANT = 3.0  # standard errors
 QUANTIZATION_LIMIT = 0.36  # DN^2: below 0.6 DN of read noise, rounding distorts the plain variance
 _ROUNDING_VAR = 1.0 / 12.0  # DN^2
-_TELLING = 4.0  # log-likelihood by which a Tukey-lambda law has to beat a Gaussian
+TELLING_GAIN = 4.0  # log-likelihood by which a Tukey-lambda law has to beat a Gaussian
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,7 @@ def _trimmed(tails: Tails, limit: float) -> tuple[float, float, float]:
     All as of a Gaussian where the tails are no heavier than one's, or have no variance that could be stated.
     """
     share, excess = tails.within(limit)
-    heavier = tails.log_likelihood_gain > _TELLING and tails.tukey_lambda < NORMAL_LAMBDA
+    heavier = tails.log_likelihood_gain > TELLING_GAIN and tails.tukey_lambda < NORMAL_LAMBDA
     if not heavier or share <= 0 or not np.isfinite(tails.tukey_lambda_se):
         return 1.0, 0.0, 0.0
     other = replace(tails, tukey_lambda=tails.tukey_lambda + tails.tukey_lambda_se)

@@ -8,7 +8,9 @@ left, x, has the cumulants
     k4(x) = (n - 1) ((n - 1)^3 + 1) / n^4 (k4 - 1/120)                                                        [DN^m]
 
 of the pixel's analog noise (k2, k3, k4): the mean of n frames takes 1/n of it away and makes it more Gaussian, and
-the converter adds a uniform law of one DN.  The table of quantiles is that of x, stretched to these cumulants.
+the converter adds a uniform law of one DN.  The table of quantiles is that of x, stretched to these cumulants and
+then moved by what the residuals of such a law would differ from x; beyond it the Tukey-lambda law goes on that fits the
+pairs' differences.
 
 Row means of W columns hold s^2 / W of the pixels' variance; a Wiener factor sqrt(1 - s^2 / (W S(f))) per frequency
 takes it out of the row series, S being their own spectrum.
@@ -16,7 +18,7 @@ takes it out of the row series, S being their own spectrum.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,10 +27,11 @@ from numpy.typing import NDArray
 from rawkit.errors import CalibrationError
 from rawkit.raw.image import CFA
 from rawkit.sensor.code_widths import code_widths
-from rawkit.sensor.dark import QUANTIZATION_LIMIT, DarkNoise
+from rawkit.sensor.dark import QUANTIZATION_LIMIT, TELLING_GAIN, DarkNoise
 from rawkit.sensor.dark_model import QUANTILES, DarkModel, law_values
 from rawkit.sensor.dark_shading import shrink_fixed_pattern
 from rawkit.sensor.pixel_moments import PixelMoments
+from rawkit.sensor.quantized import Tails, tukey_deviation
 from rawkit.sensor.spectra import SpectrumPeak, spectrum_peaks
 
 FloatArray = NDArray[np.floating]
@@ -44,6 +47,10 @@ _REACH = 16.0  # sigma covered by the histogram of the pixels; beyond lies its e
 _FINE = 1 << 13  # values of a normal variable at which a law is shaped
 _FARTHEST = 6.0  # standard deviations, to where that goes: 1 pixel in 5e8 lies beyond
 _STRETCH = (0.25, 4.0)  # of the departure from a Gaussian
+_REFINEMENTS = 3  # each takes away all but some 1/n of what is left
+_FINE_STEPS = 0.2  # standard deviations: coarser, the steps of 1/n DN of the residuals would be taken for the law
+_PADDED = 1 << 16  # bins: the characteristic function to 1e-5 between its samples
+_NO_CHANCE = 1e-18  # keeps a distribution rising where rounding leaves nothing
 _SMOOTH_ROWS = 17  # bins over which the spectrum of the row series is averaged
 _NEIGHBORHOOD = 9  # bins a side, against which a bin of the spectrum is judged
 _LINE = 5.0  # standard errors above the surroundings: 3e-7 by chance
@@ -168,7 +175,7 @@ def fit_dark_model(
         Of the frames behind ``moments``.
     moments : PixelMoments
     dark : DarkNoise
-        Of the same ISO: column noise, and the read noise where it is below 0.6 DN.
+        Of the same ISO: column noise, the tails' law, and the read noise where it is below 0.6 DN.
     black_level : (phases,) [DN]
     defects : structured array
         Of ``find_defects``; these pixels are no part of the pixels' law.
@@ -195,10 +202,19 @@ def fit_dark_model(
         code_edges=None,
         defects=defects,
         frames=moments.count,
+        tail_shape=_tail_shape(dark.tails),
     )
     if residual.code_step:
         model = replace(model, code_edges=_edges_of(model, sample, cfa, black_level))
     return model, spectrum_peaks(logarithm, averaged=averaged)
+
+
+def _tail_shape(tails: Sequence[Tails]) -> float | None:
+    """Mean lambda of the phases; None where a Gaussian does as well, or the law has no variance."""
+    if not tails or sum(law.log_likelihood_gain for law in tails) <= TELLING_GAIN * len(tails):
+        return None
+    shape = float(np.mean([law.tukey_lambda for law in tails]))
+    return shape if np.isfinite(tukey_deviation(shape)) else None
 
 
 def _edges_of(
@@ -243,7 +259,7 @@ def _dark_distribution(
     total = np.zeros(2 * half + 1)
     rows, cols = cfa.shape
     for (r, c), phase in zip(cfa.sites, cfa.plane_phases, strict=True):
-        values = law_values(model.pixel_quantiles[phase], z)
+        values = law_values(model.pixel_quantiles[phase], z, tail_shape=model.tail_shape)
         fixed = pattern[r::rows, c::cols] + black_level[phase] - center
         total += np.convolve(density(values, chance), density(fixed), mode="same")
     offsets = model.row_series[:frames, top : top + tall].astype(np.float64)
@@ -331,8 +347,33 @@ def _law(x: FloatArray, count: int, lost: float, code: int) -> NDArray[np.float3
     edges = np.concatenate([[axis[0] - step / 2.0], axis + step / 2.0])
     rising = np.concatenate([[True], np.diff(cumulative) > 0])
     quantile = np.interp(ndtr(z) * cumulative[-1], cumulative[rising], edges[rising])
-    shaped = _stretched(quantile, z, weights, skew, excess)
-    return (np.sqrt(k2) * np.interp(ndtri(probability), z, shaped)).astype(np.float32)
+    law = np.sqrt(k2) * _stretched(quantile, z, weights, skew, excess)
+    for _ in range(_REFINEMENTS if code / count < _FINE_STEPS * spread else 0):
+        law += quantile - np.sqrt(1.0 - lost) * _residual_quantiles(law, z, weights, count, code, step)
+    law *= np.sqrt(k2 / _cumulants(law, weights)[1])
+    return np.interp(ndtri(probability), z, law).astype(np.float32)
+
+
+def _residual_quantiles(
+    law: FloatArray, z: FloatArray, weights: FloatArray, count: int, code: int, step: float
+) -> FloatArray:
+    """Quantiles, at Phi(z), that the residuals of ``count`` frames would have if the pixels' law were this one.
+
+    Of characteristic functions: f(t) = F(t (1 - 1/n)) conj(F(t / n))^(n-1), F that of the law and of rounding; and the
+    box over which counts were spread.
+    """
+    from scipy.special import ndtr
+
+    half = int(_REACH * _BINS_PER_SIGMA)
+    bins = np.clip(np.rint(law / step), -half, half).astype(np.int64) % _PADDED
+    frequency = np.fft.rfftfreq(_PADDED, step)  # per DN
+    transform = np.fft.rfft(np.bincount(bins, weights / weights.sum(), minlength=_PADDED)) * np.sinc(code * frequency)
+    own = np.interp(frequency * (1.0 - 1.0 / count), frequency, transform)
+    others = np.conj(np.interp(frequency / count, frequency, transform)) ** (count - 1)
+    density = np.fft.irfft(own * others * np.sinc(code * frequency), _PADDED)
+    density = np.maximum(np.concatenate([density[-half:], density[: half + 1]]), _NO_CHANCE)
+    cumulative = np.concatenate([[0.0], np.cumsum(density)])
+    return np.interp(ndtr(z) * cumulative[-1], cumulative, step * (np.arange(2 * half + 2) - half - 0.5))
 
 
 def _normal_grid() -> tuple[FloatArray, FloatArray]:

@@ -6,7 +6,7 @@ A dark frame y_t of H rows and W columns, black level removed, is
 
 with F the fixed pattern, r_t and c_t the frame's own row and column offsets, n_t the temporal noise of the pixels and
 round_c the converter, whose code edges need not be evenly spaced.  Known of n_t are its distribution per phase, as a
-table of quantiles, and its two-dimensional spectrum.
+table of quantiles that a fitted Tukey-lambda law continues, and its two-dimensional spectrum.
 
 The arrays live in ``CameraProfile.maps``, one set per ISO, each under ``<field>_iso<iso>``.
 """
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rawkit.sensor.quantized import tukey_quantile
 
 if TYPE_CHECKING:
     from rawkit.sensor.profile import CameraProfile
@@ -60,6 +62,8 @@ class DarkModel:
         Frames behind the model.
     iso : float or None
         Where it was measured.
+    tail_shape : float or None
+        lambda of the Tukey-lambda law by which n_t runs on beyond its outermost quantiles; None: as a Gaussian.
     """
 
     fixed_pattern: NDArray[np.float32]
@@ -72,6 +76,7 @@ class DarkModel:
     defects: NDArray
     frames: int
     iso: float | None = None
+    tail_shape: float | None = None
 
     def __post_init__(self) -> None:
         if self.row_series.ndim != 2 or self.row_series.shape[1] != self.fixed_pattern.shape[0]:
@@ -101,6 +106,8 @@ class DarkModel:
         }
         if self.code_edges is not None:
             arrays["first_code"], arrays["code_edges"] = self.code_edges[0], self.code_edges[1]
+        if self.tail_shape is not None:
+            arrays["tail_shape"] = self.tail_shape
         return {f"{name}_iso{iso:g}": np.asarray(array) for name, array in arrays.items()}
 
     @classmethod
@@ -126,6 +133,7 @@ class DarkModel:
             defects=of("defects"),
             frames=int(of("dark_model_frames")),
             iso=float(iso),
+            tail_shape=float(of("tail_shape")) if f"tail_shape_iso{iso:g}" in maps else None,
         )
 
     @classmethod
@@ -146,7 +154,7 @@ class DarkModel:
         return cls.from_maps(profile.maps, min(known, key=lambda i: abs(np.log(i / iso))))
 
 
-def law_values(quantiles: NDArray[np.floating], z: FloatArray) -> FloatArray:
+def law_values(quantiles: NDArray[np.floating], z: FloatArray, *, tail_shape: float | None = None) -> FloatArray:
     """A law given by its quantiles, Q(Phi(z)), as a function of the standard normal z.
 
     Parameters
@@ -154,7 +162,9 @@ def law_values(quantiles: NDArray[np.floating], z: FloatArray) -> FloatArray:
     quantiles : (n,) [DN]
         At p = (k + 1/2) / n.
     z : (m,) float
-        Beyond the outermost quantiles the law runs on straight, as a Gaussian's, with their slope.
+    tail_shape : float or None
+        Beyond the outermost quantiles the law runs on from their value and slope, straight over the Tukey-lambda
+        quantile of this lambda; None: straight over z, as a Gaussian.
 
     Returns
     -------
@@ -166,8 +176,13 @@ def law_values(quantiles: NDArray[np.floating], z: FloatArray) -> FloatArray:
     >>> quantiles = 2.0 * ndtri((np.arange(1025) + 0.5) / 1025)
     >>> law_values(quantiles, np.array([-5.0, 0.0, 4.0])).round(4).tolist()
     [-10.0, 0.0, 8.0]
+    >>> law_values(quantiles, np.array([4.0]), tail_shape=-0.1) > 8.5       # heavier than the Gaussian inside
+    array([ True])
     """
-    from scipy.special import ndtri
+    from scipy.special import ndtr, ndtri
+
+    def tail(z: FloatArray) -> FloatArray:
+        return z if tail_shape is None else tukey_quantile(ndtr(z), ndtr(-z), tail_shape)
 
     values = np.asarray(quantiles, np.float64)
     knots = ndtri((np.arange(len(values)) + 0.5) / len(values))
@@ -176,6 +191,6 @@ def law_values(quantiles: NDArray[np.floating], z: FloatArray) -> FloatArray:
         (slice(0, _TAIL_QUANTILES), 0, z < knots[0]),
         (slice(-_TAIL_QUANTILES, None), -1, z > knots[-1]),
     ):
-        slope = np.polyfit(knots[end], values[end], 1)[0]
-        law[beyond] = values[edge] + slope * (z[beyond] - knots[edge])
+        slope = np.polyfit(tail(knots[end]), values[end], 1)[0]
+        law[beyond] = values[edge] + slope * (tail(z[beyond]) - tail(knots[edge]))
     return law

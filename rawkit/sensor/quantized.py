@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 _OFFSET_STEP = 0.05  # DN, grid of the offsets
 _EM_ROUNDS = 400
@@ -215,6 +215,23 @@ def _vertex(x: NDArray[np.float64], likelihood: list[float]) -> tuple[float, flo
     if a >= 0:
         return float(x[1]), float("inf")
     return float(np.clip(x[1] - b / (2.0 * a), x[0], x[-1])), float(1.0 / np.sqrt(-2.0 * a))
+
+
+def tukey_quantile(p: ArrayLike, q: ArrayLike, tukey_lambda: float) -> NDArray[np.float64]:
+    """Quantile of the Tukey-lambda law of scale 1 at p = 1 - q: (p^lambda - q^lambda) / lambda.
+
+    Examples
+    --------
+    >>> round(float(tukey_quantile(0.75, 0.25, 0.0)), 4)        # ln 3
+    1.0986
+    >>> float(tukey_quantile(0.75, 0.25, 1.0))
+    0.5
+    """
+    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    if tukey_lambda == 0.0:
+        return np.log(p) - np.log(q)
+    # expm1 keeps the difference's digits as lambda nears 0.
+    return (np.expm1(tukey_lambda * np.log(p)) - np.expm1(tukey_lambda * np.log(q))) / tukey_lambda
 
 
 def tukey_deviation(law: float) -> float:
