@@ -90,6 +90,17 @@ def test_pixel_noise_has_the_measured_distribution():
     assert abs(values).max() < 12
 
 
+def test_tails_beyond_the_table_follow_the_law():
+    """Of a Tukey-lambda law the table ends at 1 pixel in 2050; 14 and 18 DN lie well beyond."""
+    shape, heavy = (1000, 1000), stats.tukeylambda(-0.1)
+    quantiles = heavy.ppf(P).astype(np.float32)[None]
+    values = np.abs(darks(plain(shape, pixel_quantiles=quantiles, tail_shape=-0.1), shape, 1)[0])
+    for level in (14.0, 18.0):
+        expected = 2 * values.size * heavy.sf(level)
+        assert 25 < expected < values.size / 1025
+        assert abs(np.count_nonzero(values > level) - expected) < 4 * np.sqrt(expected)
+
+
 def test_pixel_noise_has_the_measured_spectrum_everywhere():
     """Also across the seams of the blocks; lag-1 correlation of 1 + 0.5 cos is 0.25, lag 2 along rows 0.1."""
     shape = (700, 700)

@@ -210,11 +210,14 @@ def fit_dark_model(
 
 
 def _tail_shape(tails: Sequence[Tails]) -> float | None:
-    """Mean lambda of the phases; None where a Gaussian does as well, or the law has no variance."""
+    """Mean lambda of the phases; None where a Gaussian does as well, or the law has no variance, or ends somewhere.
+
+    A law of positive lambda has no value beyond s / lambda; noise near a Gaussian is likely to.
+    """
     if not tails or sum(law.log_likelihood_gain for law in tails) <= TELLING_GAIN * len(tails):
         return None
     shape = float(np.mean([law.tukey_lambda for law in tails]))
-    return shape if np.isfinite(tukey_deviation(shape)) else None
+    return shape if shape <= 0 and np.isfinite(tukey_deviation(shape)) else None
 
 
 def _edges_of(
