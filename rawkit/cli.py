@@ -7,24 +7,36 @@ outputs that exist already were left alone; 130 interrupted.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import fields
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 import rawkit
 from rawkit.errors import OutputExistsError, RawkitError
 
 FAILED, USAGE, SKIPPED, INTERRUPTED = 1, 2, 3, 130
-_FINE_WHITE = 255  # DN; a float image on a finer scale than this loses its shadows in whole numbers
+_GIGABYTE = 10**9
+_TIME_LIMIT = 1800.0  # seconds for one file of a batch
 
 app = typer.Typer(
     name="rawkit",
@@ -50,6 +62,18 @@ Camera = Annotated[str | None, typer.Option("--camera", help="Look the noise up 
 Darktable = Annotated[Path | None, typer.Option("--darktable", help="Path of darktable's noiseprofiles.json.")]
 BaseIso = Annotated[float, typer.Option("--base-iso", help="ISO at which the amplification is 1.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+Recursive = Annotated[bool, typer.Option("-r", "--recursive", help="Take the folders in a folder too.")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Files at a time, each in a process of its own; 1 uses all cores.")
+]
+Cluster = Annotated[
+    str | None, typer.Option("--cluster", help="Work on a Dask cluster instead: its scheduler, tcp://HOST:PORT.")
+]
+TimeLimit = Annotated[float, typer.Option("--time-limit", help="Seconds for one file of a batch; then it failed.")]
+Memory = Annotated[
+    float | None, typer.Option("--memory", help="GB for one process of a batch; else its share of the computer's.")
+]
+Log = Annotated[Path | None, typer.Option("--log", help="Add a JSON line for every file to this file.")]
 Folder = Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the results.")]
 
 
@@ -155,13 +179,16 @@ class FileOptions:
         self.levels = None if levels is None else levels[0] if len(levels) == 1 else levels
         self.iso, self.white, self.cfa, self.width, self.height, self.dtype = iso, white, cfa, width, height, dtype
 
-    def read(self, path: Path) -> Any:
+    def keywords(self) -> dict[str, Any]:
+        """Of ``read_raw``."""
         spec = None
         if self.width is not None or self.dtype is not None:
             spec = rawkit.MosaicSpec(width=self.width, height=self.height, dtype=self.dtype)
-        return rawkit.read_raw(
-            path, iso=self.iso, black_level=self.levels, white_level=self.white, cfa=self.cfa, mosaic=spec
-        )
+        return {"iso": self.iso, "black_level": self.levels, "white_level": self.white, "cfa": self.cfa,
+                "mosaic": spec}  # fmt: skip
+
+    def read(self, path: Path) -> Any:
+        return rawkit.read_raw(path, **self.keywords())
 
 
 def check_iso(iso: float | None) -> None:
@@ -188,20 +215,105 @@ def check_inputs(files: list[Path]) -> list[Path]:
     return found
 
 
-def finish(results: list[dict[str, Any]], *, as_json: bool, verb: str) -> None:
+def finish(results: list[dict[str, Any]], *, as_json: bool, verb: str) -> NoReturn:
     """Print the summary of a batch and leave with its exit code."""
     failed = [r for r in results if r["status"] == "failed"]
     skipped = [r for r in results if r["status"] == "skipped"]
+    already = sum(r["status"] == "already done" for r in results)
+    done = len(results) - len(failed) - len(skipped) - already
     if as_json:
-        print_json({"files": results, "done": len(results) - len(failed) - len(skipped), "skipped": len(skipped),
+        print_json({"files": results, "done": done, "already_done": already, "skipped": len(skipped),
                     "failed": len(failed)})  # fmt: skip
-    else:
-        for result in failed + skipped:
-            err.print(f"rawkit: {result['status']}: {result['reason']}", markup=False, highlight=False)
-        if len(results) > 1:
-            done = len(results) - len(failed) - len(skipped)
-            out.print(f"{done} {verb}, {len(skipped)} skipped, {len(failed)} failed")
+    elif len(results) > 1:
+        before = f"{already} already done, " if already else ""
+        out.print(f"{done} {verb}, {before}{len(skipped)} skipped, {len(failed)} failed", highlight=False)
+        if failed:
+            table = Table("failed", "why", box=None, pad_edge=False)
+            table.columns[1].overflow = "fold"
+            for result in failed:
+                reason = result["reason"].removeprefix(f"{result['input']}: ")
+                table.add_row(Text(Path(result["input"]).name), Text(reason))
+            out.print(table)
     sys.exit(FAILED if failed else SKIPPED if skipped else 0)
+
+
+def tell_trouble(result: dict[str, Any]) -> None:
+    """One line on stderr for a file that failed or was skipped."""
+    if result["status"] in ("failed", "skipped"):
+        err.print(f"rawkit: {result['status']}: {result['reason']}", markup=False, highlight=False)
+
+
+class BatchOptions:
+    """Where the files of a batch are worked on, and what each may cost."""
+
+    def __init__(
+        self, workers: int, cluster: str | None, time_limit: float, memory: float | None, log: Path | None
+    ) -> None:
+        if cluster is not None and "://" not in cluster:
+            stop(f"--cluster takes the address of a Dask scheduler as tcp://HOST:PORT, found {cluster}.", USAGE)
+        if not time_limit > 0 or (memory is not None and not memory > 0):
+            stop("--time-limit and --memory take positive numbers.", USAGE)
+        self.workers, self.cluster, self.time_limit, self.log = workers, cluster, time_limit, log
+        self.memory = None if memory is None else int(memory * _GIGABYTE)
+
+    def is_serial(self, count: int) -> bool:
+        """One file needs no process of its own."""
+        return count == 1 and self.workers == 1 and self.cluster is None
+
+    @property
+    def threads(self) -> int | None:
+        """Of each process; None: as many as there are cores."""
+        from rawkit.parallel import usable_cores
+
+        if self.cluster is not None:
+            return 1
+        return None if self.workers == 1 else max(1, usable_cores() // self.workers)
+
+    def mapper(self, count: int) -> Any:
+        """``map_files`` for a batch of ``count`` files."""
+        from functools import partial
+
+        from rawkit.parallel import PROCESSES, SERIAL, Limits, map_files, physical_memory
+
+        if self.is_serial(count):
+            return partial(map_files, backend=SERIAL)
+        if self.cluster is not None:
+            return partial(map_files, backend=self.cluster)
+        workers = min(self.workers, count)
+        if self.threads is not None:  # the processes share the cores; their libraries would each take all
+            for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+                os.environ.setdefault(name, str(self.threads))
+        installed = physical_memory()
+        memory = self.memory or (None if installed is None else installed // workers)
+        return partial(map_files, backend=PROCESSES, workers=workers, limits=Limits(self.time_limit, memory))
+
+    def note(self, result: dict[str, Any]) -> None:
+        """Add a line to the log."""
+        if self.log is not None:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.log, "a", encoding="utf-8") as file:
+                time = datetime.now(UTC).isoformat(timespec="seconds")
+                file.write(json.dumps({"time": time, **result}, default=_plain) + "\n")
+
+
+class RateColumn(ProgressColumn):
+    """Files per minute."""
+
+    def render(self, task: Any) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{60 * speed:.1f}/min")
+
+
+@contextmanager
+def batch_bar(text: str, total: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Progress of a batch: files done, their rate, the time that remains; call it once per file."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeElapsedColumn(),
+        TextColumn("remaining"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda: bar.advance(task)
 
 
 def run_batch(files: list[Path], work: Callable[[Path], dict[str, Any]]) -> list[dict[str, Any]]:
@@ -212,25 +324,12 @@ def run_batch(files: list[Path], work: Callable[[Path], dict[str, Any]]) -> list
             results.append({"input": str(path), "status": "done", **work(path)})
         except OutputExistsError as error:
             results.append({"input": str(path), "status": "skipped", "reason": str(error)})
+            tell_trouble(results[-1])
         except (RawkitError, OSError, MemoryError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             results.append({"input": str(path), "status": "failed", "reason": reason})
+            tell_trouble(results[-1])
     return results
-
-
-def noise_numbers(image: Any, found: Any) -> dict[str, Any]:
-    """Noise parameters of a picture, for people and machines."""
-    import numpy as np
-
-    count = len(image.phases)
-    return {
-        "source": found.kind,
-        "description": found.description,
-        "phases": list(image.phases),
-        "system_gain": np.broadcast_to(np.asarray(found.params.system_gain, float).reshape(-1), (count,)).tolist(),
-        "read_var": np.broadcast_to(np.asarray(found.params.read_var, float).reshape(-1), (count,)).tolist(),
-        "origin": found.params.origin,
-    }
 
 
 def _version(asked: bool) -> None:
@@ -266,6 +365,8 @@ def inspect(
 
     Example: `rawkit inspect IMG_0001.dng --json`
     """
+    from rawkit.restore.files import noise_numbers
+
     check_inputs([file])
     image = FileOptions(iso, black_level, white_level, cfa, size, dtype).read(file)
     meta = image.metadata
@@ -437,26 +538,63 @@ def calibrate(
 
 @app.command()
 def estimate(
-    file: Annotated[Path, typer.Argument(help="A raw photograph.")],
+    files: Annotated[list[Path], typer.Argument(help="Raw photographs, folders of them, or patterns.")],
     iso: Iso = None,
     black_level: Black = None,
     white_level: White = None,
     cfa: Cfa = None,
     size: Size = None,
     dtype: Dtype = None,
+    recursive: Recursive = False,
+    workers: Workers = 1,
+    cluster: Cluster = None,
+    time_limit: TimeLimit = _TIME_LIMIT,
+    memory: Memory = None,
+    log: Log = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Estimate system gain and read noise from a single photograph, with 95 % intervals.
+    """Estimate system gain and read noise from a single photograph, with 95 % intervals; of each of several.
 
-    Example: `rawkit estimate IMG_0001.dng --json`
+    Example: `rawkit estimate IMG_0001.dng --json`, or `rawkit estimate photos/ --workers 4 --log noise.jsonl`
     """
-    from rawkit.sensor.single_image import estimate as estimate_noise
+    from functools import partial
 
-    check_inputs([file])
-    found = estimate_noise(FileOptions(iso, black_level, white_level, cfa, size, dtype).read(file))
-    if as_json:
-        print_json({"file": str(file), **{f.name: getattr(found, f.name) for f in fields(found)}})
+    from rawkit.batch import estimate_file, find_inputs
+
+    options = FileOptions(iso, black_level, white_level, cfa, size, dtype)
+    batch = BatchOptions(workers, cluster, time_limit, memory, log)
+    try:
+        inputs = [item.path for item in find_inputs(files, recursive=recursive)]
+    except ValueError as error:
+        stop(str(error), USAGE)
+    alone = batch.is_serial(len(inputs))
+    results = []
+    with batch_bar("estimating", len(inputs), quiet=as_json or alone) as advance:
+        work = partial(estimate_file, reading=options.keywords())
+        with closing(batch.mapper(len(inputs))(work, inputs)) as answers:
+            for answer in answers:
+                name = {"input": str(answer.item)}
+                if answer.value is None:
+                    results.append({**name, "status": "failed", "reason": answer.error})
+                else:
+                    found = answer.value
+                    results.append(
+                        {**name, "status": "done", **{f.name: getattr(found, f.name) for f in fields(found)}}
+                    )
+                    if not as_json:
+                        if not alone:
+                            out.print(f"{answer.item.name}:", markup=False, highlight=False)
+                        _tell_estimate(found)
+                batch.note(results[-1])
+                advance()
+                tell_trouble(results[-1])
+    if as_json and alone and results[0]["status"] == "done":
+        print_json({"file": results[0].pop("input"), **results[0]})
         return
+    finish(results, as_json=as_json, verb="estimated")
+
+
+def _tell_estimate(found: Any) -> None:
     table = Table("phase", "K [DN/e-]", "95 %", "read noise [DN]", "95 %", "signal [DN]", box=None, pad_edge=False)
     for p, phase in enumerate(found.phases):
         (low, high), (quiet, loud) = found.system_gain_interval[p], found.read_noise_interval[p]
@@ -654,7 +792,7 @@ def profiles_compare(
 
 @app.command()
 def denoise(
-    files: Annotated[list[Path], typer.Argument(help="Raw files, or folders of them.")],
+    files: Annotated[list[Path], typer.Argument(help="Raw files, folders of them, or patterns.")],
     output: Folder = None,
     profile: ProfileFile = None,
     camera: Camera = None,
@@ -681,52 +819,78 @@ def denoise(
     dtype: Dtype = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")] = False,
+    recursive: Recursive = False,
+    workers: Workers = 1,
+    cluster: Cluster = None,
+    time_limit: TimeLimit = _TIME_LIMIT,
+    memory: Memory = None,
+    log: Log = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Remove the noise of raw files; each result is a raw file again, `<stem>_denoised.dng`.
 
-    Example: `rawkit denoise *.dng -o clean/ --profile my_camera.json`
+    The same command again finishes an interrupted batch: results that are there already are left alone.
+
+    Example: `rawkit denoise *.dng -o clean/ --profile my_camera.json`, or `rawkit denoise photos/ -r -o clean/`
     """
+    from functools import partial
+
+    from rawkit.batch import Job, find_inputs, run_jobs
+    from rawkit.restore.files import DenoiseSettings, denoise_file
+
     options = FileOptions(iso, black_level, white_level, cfa, size, dtype)
-    inputs = check_inputs(files)
+    batch = BatchOptions(workers, cluster, time_limit, memory, log)
+    settings = DenoiseSettings(
+        model=model, strength=strength, chroma_strength=chroma, self_ensemble=self_ensemble, format=format.value,
+        profile=profile, camera=camera, darktable=darktable, reading=options.keywords(), exiftool=exiftool,
+        device=device, threads=batch.threads,
+    )  # fmt: skip
     try:
-        denoiser = rawkit.Denoiser.load(model, device=device)
+        inputs = find_inputs(files, recursive=recursive)
+        rawkit.Denoiser.load(model, device=device)
+        parameters = settings.parameters()
     except ValueError as error:
         stop(str(error), USAGE)
+    except OSError as error:
+        stop(f"{error.filename}: {error.strerror}", USAGE)
+    jobs = [
+        Job(
+            item.path,
+            (output / item.subfolder if output else item.path.parent) / f"{item.path.stem}_denoised{settings.suffix}",
+        )
+        for item in inputs
+    ]
+    alone = batch.is_serial(len(jobs))
+    results = []
+    with (
+        batch_bar("denoising", len(jobs), quiet=as_json or alone) as advance,
+        progress_bar(inputs[0].path.name, quiet=as_json or not alone) as progress,
+    ):
+        work = partial(denoise_file, settings=settings, **({"progress": progress} if alone else {}))
+        with closing(run_jobs(jobs, work, parameters=parameters, mapper=batch.mapper(len(jobs)), overwrite=overwrite,
+                              dry_run=dry_run)) as outcomes:  # fmt: skip
+            for result in outcomes:
+                results.append(result)
+                batch.note(result)
+                advance()
+                tell_trouble(result)
+                if not as_json:
+                    _tell_denoised(result)
+    finish(results, as_json=as_json, verb="planned" if dry_run else "denoised")
 
-    def one(path: Path) -> dict[str, Any]:
-        suffix = ".tif" if format is OutputFormat.tiff else ".dng"
-        target = (output or path.parent) / f"{path.stem}_denoised{suffix}"
-        if target.exists() and not overwrite:
-            raise OutputExistsError(f"{target} exists; use --overwrite to replace it, or another folder with -o.")
-        image = options.read(path)
-        found = rawkit.find_noise(image, profile=profile, camera=camera, darktable=darktable)
-        result: dict[str, Any] = {"output": str(target), "noise": noise_numbers(image, found)}
-        if dry_run:
-            result["status"] = "would be done"
-        else:
-            with progress_bar(path.name, quiet=as_json) as progress:
-                clean, check = denoiser.with_check(
-                    image,
-                    found.params,
-                    strength=strength,
-                    chroma_strength=chroma,
-                    self_ensemble=self_ensemble,
-                    progress=progress,
-                )
-            result["noise_check"] = check.to_dict()
-            left = denoiser.remaining_variance(strength, planes=len(image.plane_phases))
-            result |= _write(clean, target, path, format, found.params, left, overwrite, exiftool=exiftool)
-        if not as_json:
-            verb = "would write" if dry_run else "->"
-            out.print(f"{path.name} {verb} {target}  (noise: {found.description})", markup=False, highlight=False)
-            if warning := result.get("noise_check", {}).get("warning"):
-                err.print(f"{path.name}: {warning}; is this profile for this camera and ISO?", markup=False)
-            for note in result.get("notes", ()):
-                err.print(f"{path.name}: {note}", markup=False, highlight=False)
-        return result
 
-    finish(run_batch(inputs, one), as_json=as_json, verb="planned" if dry_run else "denoised")
+def _tell_denoised(result: dict[str, Any]) -> None:
+    name, target, status = Path(result["input"]).name, result["output"], result["status"]
+    if status == "already done":
+        out.print(f"{name}: {target} is already done", markup=False, highlight=False)
+    if status not in ("done", "would be done"):
+        return
+    verb, noise = "->" if status == "done" else "would write", result["noise"]["description"]
+    out.print(f"{name} {verb} {target}  (noise: {noise})", markup=False, highlight=False)
+    if warning := result.get("noise_check", {}).get("warning"):
+        err.print(f"{name}: {warning}; is this profile for this camera and ISO?", markup=False)
+    for note in result["notes"]:
+        err.print(f"{name}: {note}", markup=False, highlight=False)
 
 
 @app.command()
@@ -832,54 +996,6 @@ def _isos(text: str) -> list[float]:
     if not values or min(values) <= 0:
         stop(f"--iso is {text!r}; positive numbers separated by commas are needed, such as 800,3200.", USAGE)
     return values
-
-
-def _write(
-    clean: Any,
-    target: Path,
-    source: Path,
-    format: OutputFormat,
-    params: Any,
-    left: float,
-    overwrite: bool,
-    *,
-    exiftool: bool = False,
-) -> dict[str, Any]:
-    """Write a denoised image in the chosen format, its sidecars beside it.
-
-    ``left`` is the share of the noise variance that remains.
-    """
-    from rawkit.raw.develop import demosaic
-    from rawkit.raw.dng import is_dng
-    from rawkit.raw.exiftool import add_missing
-    from rawkit.raw.sidecar import copy_sidecars
-    from rawkit.raw.tiff_export import write_linear_tiff
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = {"notes": []}
-    if format is OutputFormat.tiff:
-        write_linear_tiff(clean, target, overwrite=overwrite)
-    else:
-        fresh = format is OutputFormat.linear_dng and isinstance(clean, rawkit.RawImage)
-        written = rawkit.write_dng(
-            demosaic(clean) if fresh else clean,
-            target,
-            source=source if is_dng(source) and not fresh else None,
-            noise=None if fresh else params.attenuated(left),
-            noise_reduction_applied=1.0 if left < 1.0 else None,
-            whole_numbers=left < 1.0 and clean.white_level > _FINE_WHITE,
-            overwrite=overwrite,
-        )
-        result = {"form": written.form, "scale": written.scale, "bytes": written.size, "notes": list(written.notes)}
-        if exiftool and written.form != "rewrite":
-            added = add_missing(source, target)
-            result["exiftool_added"] = list(added)
-            result["notes"].append(f"exiftool added {len(added)} tags{': ' * bool(added)}{', '.join(added)}")
-    try:
-        result["sidecars"] = [str(path) for path in copy_sidecars(source, target, overwrite=overwrite)]
-    except OutputExistsError as error:
-        result["notes"].append(f"sidecar not copied: {error}")
-    return result
 
 
 @app.command()

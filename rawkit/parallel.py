@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any, Generic, Protocol, TypeVar
@@ -86,7 +86,7 @@ class _Future(Protocol):
 class MapFunction(Protocol):
     """``map_files`` with its options bound."""
 
-    def __call__(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[FileResult[Any, Any]]: ...
+    def __call__(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Generator[FileResult[Any, Any]]: ...
 
 
 def map_files(
@@ -96,7 +96,7 @@ def map_files(
     backend: str = PROCESSES,
     workers: int | None = None,
     limits: Limits = Limits(),
-) -> Iterator[FileResult[Item, Result]]:
+) -> Generator[FileResult[Item, Result]]:
     """Apply a function to every file.
 
     Parameters
@@ -145,6 +145,14 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def physical_memory() -> int | None:
+    """Bytes of memory of this computer; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
 def _run(function: Callable[[Item], Result], item: Item) -> FileResult[Item, Result]:
     try:
         return FileResult(item, value=function(item))
@@ -172,7 +180,7 @@ class _Mistake:
 
 def _map_processes(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, limits: Limits
-) -> Iterator[FileResult[Item, Result]]:
+) -> Generator[FileResult[Item, Result]]:
     todo = (_Task(index, item) for index, item in enumerate(items))
     suspects: deque[_Task[Item]] = deque()
     finished: dict[int, FileResult[Item, Result]] = {}
@@ -371,7 +379,7 @@ def _limit_memory(memory: int | None) -> None:
 
 def _map_dask(
     function: Callable[[Item], Result], items: Iterable[Item], address: str, workers: int | None
-) -> Iterator[FileResult[Item, Result]]:
+) -> Generator[FileResult[Item, Result]]:
     try:
         from distributed import Client
     except ImportError:

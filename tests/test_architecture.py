@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "train": {"errors", "resources", "raw", "sensor", "noise", "nn"},
     "report": {"errors", "resources", "raw", "sensor", "noise", "nn", "restore", "train"},
     "parallel": {"errors"},
+    "batch": {"errors", "resources", "raw", "sensor", "parallel"},
     "demo": {"errors", "resources", "raw", "sensor", "noise", "restore", "report"},
 }
 

@@ -95,8 +95,12 @@ def test_denoise_writes_a_quieter_raw_beside_the_original(dng, tmp_path):
     assert clean.metadata.noise_reduction_applied == 1.0
     assert clean.metadata.noise_profile is not None
     assert dng.read_bytes() == before
-    assert "exists" in one_line(rawkit("denoise", dng, "-o", tmp_path), 3)
-    assert rawkit("denoise", dng, "-o", tmp_path, "--overwrite").returncode == 0
+    again = rawkit("denoise", dng, "-o", tmp_path)
+    assert again.returncode == 0
+    assert "already done" in again.stdout
+    other = one_line(rawkit("denoise", dng, "-o", tmp_path, "--strength", 0.5), 3)
+    assert "strength 1.0 instead of 0.5" in other
+    assert rawkit("denoise", dng, "-o", tmp_path, "--strength", 0.5, "--overwrite").returncode == 0
 
 
 def test_strength_zero_returns_the_values(dng, tmp_path):
@@ -118,7 +122,24 @@ def test_dry_run_writes_nothing(dng, tmp_path):
 def test_other_formats(dng, tmp_path, format):
     run = rawkit("denoise", dng, "-o", tmp_path, "--format", format)
     assert run.returncode == 0, run.stderr
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len([p for p in tmp_path.iterdir() if p.name[0] != "."]) == 1
+
+
+def test_sidecars_come_along_and_are_not_replaced_unasked(dng, tmp_path):
+    (tmp_path / "in").mkdir()
+    source = tmp_path / "in" / "shot.dng"
+    source.write_bytes(dng.read_bytes())
+    source.with_suffix(".xmp").write_text("<edits/>")
+    out = tmp_path / "out"
+    assert rawkit("denoise", source, "-o", out).returncode == 0
+    copied = out / "shot_denoised.xmp"
+    assert copied.read_text() == "<edits/>"
+    (out / "shot_denoised.dng").unlink()
+    copied.write_text("<my own edits/>")
+    run = rawkit("denoise", source, "-o", out)
+    assert run.returncode == 0
+    assert "sidecar not copied" in " ".join(run.stderr.split())
+    assert copied.read_text() == "<my own edits/>"
 
 
 def broken_files(folder, dng):
@@ -152,7 +173,7 @@ def test_one_bad_file_does_not_stop_the_others(dng, tmp_path):
     run = rawkit("denoise", inputs, "-o", tmp_path / "out")
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good_denoised.dng"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".rawkit.jsonl", "good_denoised.dng"]
     assert all(any(name in line for line in run.stderr.splitlines()) for name in names)
     assert f"1 denoised, 0 skipped, {len(names)} failed" in run.stdout
 
