@@ -2,15 +2,18 @@
 
 import shutil
 import struct
+from dataclasses import replace
 
 import exifread
 import numpy as np
 import pytest
 
 from rawkit.errors import OutputExistsError
+from rawkit.raw.develop import demosaic
 from rawkit.raw.dng import write_dng
 from rawkit.raw.exif_copy import carried_metadata
 from rawkit.raw.exiftool import add_missing
+from rawkit.raw.image import BlackLevel
 from rawkit.raw.read import read_raw
 from rawkit.raw.sidecar import copy_sidecars
 from rawkit.raw.tiff import ASCII, LONG, RATIONAL, SHORT, Entry, TiffFile, serialize_ifd
@@ -72,6 +75,20 @@ def test_the_maker_note_lies_in_the_block_of_the_specification(nef, tmp_path):
 def test_a_stated_iso_replaces_the_recorded_one(nef, tmp_path):
     write_dng(read_raw(nef[0], iso=100), tmp_path / "a.dng")
     assert read_raw(tmp_path / "a.dng").iso == 100
+
+
+@pytest.mark.data
+def test_a_demosaiced_dng_keeps_the_color_profile_of_its_source(data_dir, tmp_path):
+    source = data_dir / "raw" / "nikon_d5000_hdrmerge1_ljpeg.dng"
+    image = read_raw(source)
+    top = image.mosaic[:64, :96].copy()
+    small = demosaic(replace(image, raster=top, active_area=None, black=BlackLevel.constant(0.0)))
+    write_dng(small, tmp_path / "a.dng")
+    old, new = raw_ifd(source)[0], raw_ifd(tmp_path / "a.dng")[0]
+    wanted = [tag for tag in (50721, 50722, 50778, 50779, 50936, 50938, 50940, 50964, 50827, 50740) if tag in old]
+    assert len(wanted) > 4
+    for tag in wanted:
+        assert new.get(tag) == pytest.approx(old.get(tag)), tag
 
 
 def test_a_source_that_is_gone_is_said(nef, tmp_path):

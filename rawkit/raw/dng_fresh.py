@@ -52,8 +52,8 @@ _RECOMMENDED_EXPOSURE_INDEX = 2  # Exif SensitivityType
 _OPCODE_TAGS = {"OpcodeList1": 51008, "OpcodeList2": 51009, "OpcodeList3": 51022}
 _DNG_VERSION = (1, 4, 0, 0)
 _BACKWARD_LOSSLESS, _BACKWARD_FLOAT = (1, 1, 0, 0), (1, 4, 0, 0)
-# What this file is and stores, whatever the source said: software, versions, identity, digest
-_OWN_TAGS = (305, 50706, 50707, 50781, 51111)
+# DateTime and OriginalRawFileName: the source's own know better than what the image remembers of it
+_THEIR_TAGS = (306, 50827)
 _ISO_TAGS = (34855, 34864, 34865, 34866, 34867)
 
 
@@ -108,7 +108,7 @@ def build(
         jpeg = preview.jpeg(large)
         sub_ifds.append(place([*_jpeg_entries(large, put(jpeg), len(jpeg)), *tags])[0])
     first = {e.tag: e for e in (*_first_entries(image, raster, name, notes), *tags, *_thumbnail_entries(small))}
-    first = {**first, **carried.image, **{tag: first[tag] for tag in _OWN_TAGS if tag in first}}
+    first = {**carried.image, **first, **{tag: carried.image[tag] for tag in _THEIR_TAGS if tag in carried.image}}
     pointers = {330: sub_ifds, 34665: exif_at} | ({34853: place(list(carried.gps.values()))[0]} if carried.gps else {})
     first |= {tag: Entry.make(tag, LONG, value) for tag, value in pointers.items()}
     first_at, _ = place(list(first.values()))

@@ -240,7 +240,7 @@ def possible_crops(first: Ifd, raw: Ifd, size: tuple[int, int]) -> list[Crop]:
 
 def preview_tags(order: ByteOrder, rendered: datetime | None, ifd: Ifd | None = None) -> dict[int, Entry]:
     """PreviewApplicationName, -Version, -ColorSpace and, when known, -DateTime."""
-    from rawkit import __version__
+    import rawkit
 
     gray = ifd is not None and ifd.first(262) == _GRAY
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
@@ -248,7 +248,7 @@ def preview_tags(order: ByteOrder, rendered: datetime | None, ifd: Ifd | None = 
         rendered = datetime.fromtimestamp(int(epoch), UTC)
     tags = [
         Entry.make(_APPLICATION, ASCII, SOFTWARE, order),
-        Entry.make(_VERSION, ASCII, __version__, order),
+        Entry.make(_VERSION, ASCII, rawkit.__version__, order),
         Entry.make(_COLOR_SPACE, LONG, _GRAY_GAMMA_22 if gray else _SRGB, order),
     ]
     if rendered is not None:
