@@ -894,6 +894,59 @@ def _tell_denoised(result: dict[str, Any]) -> None:
 
 
 @app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="A raw file.")],
+    after: Annotated[Path, typer.Argument(help="The same picture, denoised.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Page to write (HTML).")],
+    crop: Annotated[str | None, typer.Option("--crop", help="Show this part only: LEFT,TOP,WIDTH,HEIGHT.")] = None,
+    exposure: Annotated[float, typer.Option("--exposure", help="Brightens both renders.")] = 1.0,
+    profile: ProfileFile = None,
+    camera: Camera = None,
+    darktable: Darktable = None,
+    iso: Iso = None,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show a picture before and after on one page: slider, zoom, residual, figures of noise and sharpness.
+
+    Example: `rawkit compare IMG_0001.dng clean/IMG_0001_denoised.dng -o page.html`
+    """
+    from rawkit.report.compare import compare_images, comparison_page, find_noise_or_why, save_comparison
+
+    if output.exists() and not overwrite:
+        stop(f"{output} exists; use --overwrite to replace it.", USAGE)
+    if not 0 < exposure < float("inf"):
+        stop(f"--exposure takes a positive factor, found {exposure:g}.", USAGE)
+    try:
+        part = None if crop is None else tuple(int(number) for number in crop.split(","))
+    except ValueError:
+        part = ()
+    if part is not None and len(part) != 4:
+        stop(f"--crop takes LEFT,TOP,WIDTH,HEIGHT, found {crop}.", USAGE)
+    for path in (before, after):
+        check_inputs([path])
+    options = FileOptions(iso, None, None, None, None, None)
+    first, second = (options.read(path) for path in (before, after))
+    noise, source = find_noise_or_why(first, profile=profile, camera=camera, darktable=darktable)
+    result = compare_images(first, second, noise, exposure=exposure)
+    try:
+        page = comparison_page(result, before=before.name, after=after.name, noise=source, crop=part)
+    except ValueError as error:
+        stop(str(error), USAGE)
+    save_comparison(page, output, overwrite=overwrite)
+    if as_json:
+        print_json({"page": str(output), "noise": source, **result.to_dict()})
+        return
+    kept, left = result.sharpness, result.left
+    out.print(
+        f"sharpness kept {'not known' if kept is None else format(kept, '.3f')}, "
+        f"noise variance left {'not known' if left is None else format(left, '.1%')}",
+        highlight=False,
+    )
+    out.print(f"open {output}", markup=False, highlight=False)
+
+
+@app.command()
 def evaluate(
     clean: Annotated[Path, typer.Option("--clean", help="Folder of clean photographs, not used in training.")],
     model: Model = "classical",

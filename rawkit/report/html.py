@@ -111,7 +111,8 @@ def figure_block(figure: Figure, caption: str) -> str:
     return f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
-def _data_uri(image: np.ndarray) -> str:
+def data_uri(image: np.ndarray) -> str:
+    """A (H, W) or (H, W, 3) uint8 picture as WebP inside an address."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -126,8 +127,8 @@ def comparison(before: np.ndarray, after: np.ndarray, caption: str) -> str:
     height, width = before.shape[:2]
     size = f'width="{width}" height="{height}" style="height:auto"'
     return (
-        f'<figure><div class="compare"><img {size} alt="before: noisy" src="{_data_uri(before)}">'
-        f'<img class="after" {size} alt="after: denoised" src="{_data_uri(after)}">'
+        f'<figure><div class="compare"><img {size} alt="before: noisy" src="{data_uri(before)}">'
+        f'<img class="after" {size} alt="after: denoised" src="{data_uri(after)}">'
         '<input type="range" min="0" max="100" step="0.5" value="50" aria-label="share of the noisy picture shown">'
         "</div>"
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
