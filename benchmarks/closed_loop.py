@@ -8,7 +8,7 @@ calibrated.  Then every mode of the synthesizer takes the same pictures and is c
     eld         K, Tukey-lambda law, row noise and color bias of the truth
     eld, fit    the ELD model of the profile that calibration made of NumPy's frames
     measured    the profile that calibration made of NumPy's frames
-    resample    NumPy's dark frames, K of the truth
+    resample    NumPy's dark frames, as calibration found them, and K of the truth
 
 Resampled residuals of n frames have lost (2 n - 1)/n^2 of their excess kurtosis, 8 % for 24 frames, so their
 Tukey-lambda law is not compared.
@@ -156,9 +156,10 @@ def truths(mode: str, calibration: CameraProfile) -> dict[str, float]:
     told = {"K [DN/e-]": GAIN, "read variance [DN2]": float(eld.params.read_var)}
     if mode == "pg":
         return told | {"row noise [DN]": 0.0}
+    if mode == "resample":  # of the darks themselves, not of what they are a sample of
+        darks = ("read variance [DN2]", "row noise [DN]", "color bias R - B [DN]", "DSNU [DN]")
+        return {"K [DN/e-]": GAIN} | {name: found[name] for name in darks}
     told |= {"row noise [DN]": ROW_NOISE, "color bias R - B [DN]": COLOR_BIAS[0] - COLOR_BIAS[3]}
-    if mode == "resample":
-        return told | {"DSNU [DN]": DSNU}
     return (
         told | {"Tukey lambda": TUKEY_LAMBDA} | ({"PRNU [%]": 100 * PRNU, "DSNU [DN]": DSNU} if mode == "numpy" else {})
     )
