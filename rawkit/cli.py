@@ -269,8 +269,8 @@ class BatchOptions:
             return 1
         return None if self.workers == 1 else max(1, usable_cores() // self.workers)
 
-    def mapper(self, count: int) -> Any:
-        """``map_files`` for a batch of ``count`` files."""
+    def mapper(self, count: int, *, on_gpu: bool = False) -> Any:
+        """``map_files`` for a batch of ``count`` files; a GPU's driver maps more memory than it uses."""
         from functools import partial
 
         from rawkit.parallel import PROCESSES, SERIAL, Limits, map_files, physical_memory
@@ -283,7 +283,7 @@ class BatchOptions:
         if self.threads is not None:  # the processes share the cores; their libraries would each take all
             for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
                 os.environ.setdefault(name, str(self.threads))
-        installed = physical_memory()
+        installed = None if on_gpu else physical_memory()
         memory = self.memory or (None if installed is None else installed // workers)
         return partial(map_files, backend=PROCESSES, workers=workers, limits=Limits(self.time_limit, memory))
 
@@ -847,7 +847,7 @@ def denoise(
     )  # fmt: skip
     try:
         inputs = find_inputs(files, recursive=recursive)
-        rawkit.Denoiser.load(model, device=device)
+        on_gpu = rawkit.Denoiser.load(model, device=device).device != "cpu"
         parameters = settings.parameters()
     except ValueError as error:
         stop(str(error), USAGE)
@@ -867,8 +867,9 @@ def denoise(
         progress_bar(inputs[0].path.name, quiet=as_json or not alone) as progress,
     ):
         work = partial(denoise_file, settings=settings, **({"progress": progress} if alone else {}))
-        with closing(run_jobs(jobs, work, parameters=parameters, mapper=batch.mapper(len(jobs)), overwrite=overwrite,
-                              dry_run=dry_run)) as outcomes:  # fmt: skip
+        mapper = batch.mapper(len(jobs), on_gpu=on_gpu)
+        outcomes = run_jobs(jobs, work, parameters=parameters, mapper=mapper, overwrite=overwrite, dry_run=dry_run)
+        with closing(outcomes):
             for result in outcomes:
                 results.append(result)
                 batch.note(result)
@@ -937,12 +938,8 @@ def compare(
     if as_json:
         print_json({"page": str(output), "noise": source, **result.to_dict()})
         return
-    kept, left = result.sharpness, result.left
-    out.print(
-        f"sharpness kept {'not known' if kept is None else format(kept, '.3f')}, "
-        f"noise variance left {'not known' if left is None else format(left, '.1%')}",
-        highlight=False,
-    )
+    for name, value in (("sharpness kept", result.sharpness), ("noise taken away", result.taken)):
+        out.print(f"{name}: {'not known' if value is None else format(value, '.3f')}", highlight=False)
     out.print(f"open {output}", markup=False, highlight=False)
 
 

@@ -25,6 +25,7 @@ from rawkit.batch import (
 )
 from rawkit.errors import UnsupportedRawError
 from rawkit.parallel import Limits, map_files
+from rawkit.restore.files import DenoiseSettings, denoise_file
 
 PHASES = ("RGGB", "BGGR", "GRBG", "GBRG")
 
@@ -114,7 +115,7 @@ def test_accidents_cost_their_own_files(tmp_path):
     """A crash, a crash after writing, a hang, a mistake of ours and a bad file, amid good ones, on two workers."""
     texts = ["a", "kill", "b", "hang", "late", "odd", "c", "bad", "d"]
     jobs = jobs_of(tmp_path / "in", texts)
-    mapper = partial(map_files, workers=2, limits=Limits(seconds=5.0))
+    mapper = partial(map_files, workers=2, limits=Limits(seconds=3.0))
     results = run(jobs, mapper=mapper)
     assert [r["status"] == "done" for r in results] == [len(text) == 1 for text in texts]
     reasons = {text: r["reason"] for text, r in zip(texts, results, strict=True) if r["status"] == "failed"}
@@ -211,13 +212,25 @@ def test_twenty_files_of_which_four_are_broken(tmp_path):
     assert rawkit(*arguments).returncode == 0
 
 
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """Eight files, and what an uninterrupted run in this process makes of them."""
+    folder = tmp_path_factory.mktemp("eight")
+    shoot(folder / "in", 8)
+    (folder / "straight").mkdir()
+    reading = {"iso": 800, "black_level": 512.0, "white_level": 16383.0, "cfa": None, "mosaic": None}
+    settings = DenoiseSettings(camera="Sony ILCE-7SM2", reading=reading)
+    for source in sorted((folder / "in").iterdir()):
+        target = folder / "straight" / f"{source.stem}_denoised.dng"
+        denoise_file(source, target, settings, write=target)
+    return folder
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_run_leaves_whole_files_and_resumes_to_the_same_bytes(tmp_path, number):
-    shoot(tmp_path / "in", 8)
-    arguments = [str(a) for a in ("denoise", tmp_path / "in", *OPTIONS, "--workers", 2, "-o")]
-    assert rawkit(*arguments, tmp_path / "straight").returncode == 0
-    truth = contents(tmp_path / "straight")
+def test_an_interrupted_run_leaves_whole_files_and_resumes_to_the_same_bytes(eight, tmp_path, number):
+    arguments = [str(a) for a in ("denoise", eight / "in", *OPTIONS, "-o")]
+    truth = contents(eight / "straight")
     command = [sys.executable, "-m", "rawkit.cli", *arguments, str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 90
@@ -238,12 +251,9 @@ def test_an_interrupted_run_leaves_whole_files_and_resumes_to_the_same_bytes(tmp
     assert contents(tmp_path / "out") == truth
 
 
-def test_a_dask_cluster_gives_the_same_bytes(tmp_path):
+def test_a_dask_cluster_gives_the_same_bytes(eight, tmp_path):
     distributed = pytest.importorskip("distributed")
-    shoot(tmp_path / "in", 4)
-    arguments = ("denoise", tmp_path / "in", *OPTIONS, "-o")
-    assert rawkit(*arguments, tmp_path / "local").returncode == 0
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster:
-        run = rawkit(*arguments, tmp_path / "dask", "--cluster", cluster.scheduler_address)
+        run = rawkit("denoise", eight / "in", *OPTIONS, "-o", tmp_path / "dask", "--cluster", cluster.scheduler_address)
     assert run.returncode == 0, run.stderr
-    assert contents(tmp_path / "dask") == contents(tmp_path / "local")
+    assert contents(tmp_path / "dask") == contents(eight / "straight")

@@ -36,6 +36,7 @@ from rawkit.sensor.params import NoiseParams
 MOST_PIXELS = 25_000_000  # of the part that is shown at full size; browsers decode three pictures of it
 _GRAY, _GRAY_PER_SIGMA = 128, 24  # a residual of five sigma is black or white
 _STEEPEST = 0.01
+_MAD_OF_NORMAL = 0.6745  # median absolute value of a standard normal variable
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,12 @@ class Comparison:
     ----------
     before, after : (H, W, 3) uint8 sRGB, upright
     residual : (H, W) or (H, W, 3) uint8
-        128 + 24 z; of files of two kinds the difference of the renders, four times.
+        128 + 24 z, in units of its own spread where the noise is unknown; of files of two kinds the difference of the
+        renders, four times.
     check : NoiseCheck or None
         Noise of ``before`` against the parameters; None when they are unknown or the files are of two kinds.
+    taken : float or None
+        Robust standard deviation of z: 1 when all noise was taken away everywhere, more when detail was.
     left : float or None
         Share of the noise variance that remains in flat areas at the finest scale.
     sharpness : float or None
@@ -61,6 +65,7 @@ class Comparison:
     after: NDArray[np.uint8]
     residual: NDArray[np.uint8]
     check: NoiseCheck | None
+    taken: float | None
     left: float | None
     sharpness: float | None
     remarks: tuple[str, ...] = ()
@@ -69,6 +74,7 @@ class Comparison:
         """The figures, as plain values."""
         return {
             "noise_check": None if self.check is None else self.check.to_dict(),
+            "noise_taken": self.taken,
             "noise_left": self.left,
             "sharpness_kept": self.sharpness,
             "remarks": list(self.remarks),
@@ -136,21 +142,27 @@ def compare_images(
     if not _same_kind(before, after):
         difference = np.clip(_GRAY + 4 * (first.astype(np.int16) - second), 0, 255).astype(np.uint8)
         told = "The files are of two kinds (mosaic and demosaiced): noise and sharpness are compared within one only."
-        return Comparison(first, second, difference, None, None, None, (*remarks, told))
+        return Comparison(first, second, difference, None, None, None, None, (*remarks, told))
     x_before = before.signal()
-    x_after = after.signal() * (_span(before) / _span(after))
+    x_after = np.asarray(after.signal() * (_span(before) / _span(after)), np.float32)
     planes = [before.with_signal(x).planes() for x in (x_before, x_after)]
-    check = left = None
+    residual = x_before - x_after
+    check = taken = left = None
     if noise is not None:
+        residual /= np.sqrt(_variance(before, x_after, noise.params))
+        taken = _spread(residual)
         params = noise.params.for_planes(before.plane_phases)
         white = float(np.min(before.white_level - np.asarray(before.black_level)))
         check = noise_check(planes[0], planes[1], params, white=white)
-        remaining = noise_check(planes[1], planes[1], params, white=white)
+        with np.errstate(invalid="ignore"):  # nothing remains of noise that was simulated and taken back
+            remaining = noise_check(planes[1], planes[1], params, white=white)
         if check.ratio and remaining.ratio is not None:
             left = remaining.ratio / check.ratio
-    residual = _residual(before, x_before, x_after, noise)
-    turned = upright(residual.reshape(*residual.shape[:2], -1), before.metadata.orientation)
-    return Comparison(first, second, turned.squeeze(), check, left, edge_slope(*planes), remarks)
+    elif spread := _spread(residual):
+        residual /= spread
+    gray = np.clip(np.rint(_GRAY + _GRAY_PER_SIGMA * residual), 0, 255).astype(np.uint8)
+    turned = upright(gray.reshape(*gray.shape[:2], -1), before.metadata.orientation)
+    return Comparison(first, second, turned.squeeze(), check, taken, left, edge_slope(*planes), remarks)
 
 
 def comparison_page(
@@ -208,16 +220,9 @@ def _span(image: AnyRaw) -> np.float32:
     return np.float32(image.white_level - np.mean(image.black_level))
 
 
-def _residual(
-    image: AnyRaw, before: NDArray[np.float32], after: NDArray[np.float32], noise: FoundNoise | None
-) -> NDArray[np.uint8]:
-    """128 + 24 z; without parameters z is in units of the residual's own spread."""
-    if noise is None:
-        z = before - after
-        z /= max(float(np.median(np.abs(z))) / 0.6745, np.finfo(np.float32).tiny)  # of a normal distribution
-    else:
-        z = (before - after) / np.sqrt(_variance(image, after, noise.params))
-    return np.clip(np.rint(_GRAY + _GRAY_PER_SIGMA * z), 0, 255).astype(np.uint8)
+def _spread(values: NDArray) -> float:
+    """Standard deviation of normal values, from their median absolute value, which edges do not move."""
+    return float(np.median(np.abs(values))) / _MAD_OF_NORMAL
 
 
 def _variance(image: AnyRaw, signal: NDArray[np.float32], params: NoiseParams) -> NDArray[np.float32]:
@@ -260,6 +265,8 @@ def _figures(comparison: Comparison) -> list[tuple[str, str, str]]:
     rows = [
         ("Sharpness kept", told(comparison.sharpness, ".3f"),
          "Steepness of the steepest 1 % of edges, after over before; 1: as sharp as it was."),
+        ("Taken away", told(comparison.taken, ".3f"),
+         "Spread of before minus after, in standard deviations of the noise; 1: all of it, more: detail too."),
         ("Noise removed", "not known" if removed is None else f"{removed:.1f} dB",
          "Variance in flat areas between neighboring pixels of a color, before over after."),
     ]  # fmt: skip
@@ -306,7 +313,11 @@ for (const viewer of document.querySelectorAll('.viewer')) {
   const [before, after, residual] = stage.children;
   const width = +viewer.dataset.width, height = +viewer.dataset.height;
   const chosen = name => find('input[name=' + name + ']:checked').value;
-  const fitting = () => Math.min(pane.clientWidth / width, pane.clientHeight / height);
+  const fitting = () => {
+    const fit = Math.min(pane.clientWidth / width, pane.clientHeight / height);
+    pane.style.height = height * fit + 'px';
+    return fit;
+  };
   let scale = 1;
   function draw() {
     const view = chosen('view'), x = cut.value / 100 * pane.clientWidth;
@@ -324,6 +335,7 @@ for (const viewer of document.querySelectorAll('.viewer')) {
     const x = (pane.scrollLeft + pane.clientWidth / 2) / (width * scale);
     const y = (pane.scrollTop + pane.clientHeight / 2) / (height * scale);
     pane.style.overflow = fit ? 'hidden' : 'auto';
+    pane.style.height = '';
     scale = fit ? fitting() : +wanted / 100 / devicePixelRatio;
     stage.classList.toggle('sharp', !fit);
     stage.style.width = width * scale + 'px';
@@ -374,7 +386,7 @@ def _viewer(pictures: list[NDArray[np.uint8]], before: str, after: str) -> str:
     height, width = pictures[0].shape[:2]
     names = (f"before: {before}", f"after: {after}", "residual: before minus after, in units of the noise")
     images = "".join(
-        f'<img alt="{markup.escape(name)}" src="{html.data_uri(picture)}" draggable="false">'
+        f'<img alt="{markup.escape(name)}" src="{html.data_uri(picture, full_chroma=True)}" draggable="false">'
         for name, picture in zip(names, pictures, strict=True)
     )
     views = (("slider", "Slider"), ("before", "Before"), ("after", "After"), ("residual", "Residual"))

@@ -111,13 +111,20 @@ def figure_block(figure: Figure, caption: str) -> str:
     return f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
-def data_uri(image: np.ndarray) -> str:
-    """A (H, W) or (H, W, 3) uint8 picture as WebP inside an address."""
+def data_uri(image: np.ndarray, *, full_chroma: bool = False) -> str:
+    """A (H, W) or (H, W, 3) uint8 picture inside an address.
+
+    WebP, which halves the resolution of color; ``full_chroma``: JPEG without that, for pictures that are magnified.
+    """
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="WEBP", quality=92, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    if full_chroma:
+        Image.fromarray(image).save(buffer, format="JPEG", quality=92, subsampling=0)
+    else:
+        Image.fromarray(image).save(buffer, format="WEBP", quality=92, method=4)
+    kind = "jpeg" if full_chroma else "webp"
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def comparison(before: np.ndarray, after: np.ndarray, caption: str) -> str:
