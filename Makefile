@@ -15,7 +15,7 @@ setup: .venv/.base
 	@touch $@
 
 .venv/.dev: .venv/.base
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,torch]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,torch,hdf5,dask]"
 	@touch $@
 
 demo: .venv/.base
