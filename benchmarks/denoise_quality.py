@@ -28,8 +28,9 @@ from pathlib import Path
 import numpy as np
 from skimage.restoration import cycle_spin, denoise_nl_means, denoise_wavelet
 
+from rawkit.noise.standard_scene import SPAN, pictures_in, reno10x
 from rawkit.restore.denoise import Denoiser
-from rawkit.restore.evaluate import SPAN, Method, evaluate, pictures_in
+from rawkit.restore.evaluate import Method, evaluate
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.transforms import anscombe, inverse_anscombe
 
@@ -38,11 +39,6 @@ import sys, numpy as np, bm3d
 d = np.load(sys.argv[1])
 np.save(sys.argv[1], np.stack([bm3d.bm3d(p, 1.0) for p in d]).astype(np.float32))
 """
-
-
-def reno10x(iso: float) -> NoiseParams:
-    """K = 0.0005995267 ISO + 0.00868861, v = 7.11772e-7 ISO^2 + 6.514934e-4 ISO + 0.11492713 [DN of 959]."""
-    return NoiseParams(0.0005995267 * iso + 0.00868861, 7.11772e-7 * iso**2 + 6.514934e-4 * iso + 0.11492713)
 
 
 def stabilized(planes_filter: Callable[[np.ndarray], np.ndarray]) -> Method:

@@ -17,10 +17,9 @@ import os
 from pathlib import Path
 
 import numpy as np
-from denoise_quality import reno10x
 
+from rawkit.noise.standard_scene import SPAN, clean_planes, noisy_planes, pictures_in, psnr, reno10x
 from rawkit.restore.denoise import Denoiser
-from rawkit.restore.evaluate import SPAN, clean_planes, noisy_planes, pictures_in, psnr
 from rawkit.restore.noise_check import noise_check
 from rawkit.sensor.params import NoiseParams
 

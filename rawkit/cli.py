@@ -196,6 +196,17 @@ def check_iso(iso: float | None) -> None:
         stop(f"--iso takes a positive number, found {iso:g}.", USAGE)
 
 
+def _isos(text: str) -> tuple[float, ...]:
+    """ISOs of a comma-separated list; anything else ends the program."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        stop(f"--iso takes numbers, as 800 or 800,3200; found {text}.", USAGE)
+    for value in values:
+        check_iso(value)
+    return values
+
+
 _EVALUATION_CAMERA = "opporeno10x_pmrid"
 
 
@@ -958,9 +969,10 @@ def evaluate(
 
     Example: `rawkit evaluate --clean Kodak24/ --model fast --peer classical`
     """
+    from rawkit.noise.standard_scene import pictures_in
     from rawkit.resources import bundled_profiles
     from rawkit.restore.evaluate import evaluate as measure
-    from rawkit.restore.evaluate import pictures_in, scaled_noise
+    from rawkit.restore.evaluate import scaled_noise
 
     isos = _isos(iso)
     default = next(p for p in bundled_profiles() if p.stem == _EVALUATION_CAMERA)
@@ -1037,17 +1049,6 @@ def train(
         out.print(f"{weights} written; go on with --resume", markup=False, highlight=False)
 
 
-def _isos(text: str) -> list[float]:
-    """ISOs of a comma-separated list; anything else ends the program."""
-    try:
-        values = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        values = []
-    if not values or min(values) <= 0:
-        stop(f"--iso is {text!r}; positive numbers separated by commas are needed, such as 800,3200.", USAGE)
-    return values
-
-
 @app.command()
 def synthesize(
     files: Annotated[
@@ -1099,12 +1100,7 @@ def synthesize(
     """
     if iso is None:
         stop("say which ISO to simulate: --iso N.", USAGE)
-    try:
-        isos = tuple(float(part) for part in iso.split(","))
-    except ValueError:
-        stop(f"--iso takes numbers, as 800 or 800,3200; found {iso}.", USAGE)
-    for number in isos:
-        check_iso(number)
+    isos = _isos(iso)
     first_iso = isos[0]
     if not 0 < exposure < float("inf"):
         stop(f"--exposure takes a positive factor, found {exposure:g}.", USAGE)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rawkit.restore.evaluate import SPAN, clean_planes, evaluate, noisy_planes, pictures_in, psnr, scaled_noise
+from rawkit.noise.standard_scene import SPAN, clean_planes, noisy_planes, pictures_in, psnr
+from rawkit.restore.evaluate import evaluate, scaled_noise
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.profile import CameraProfile, NoiseModel
 
@@ -87,7 +88,7 @@ def test_evaluate_command(folder):
     ("arguments", "message"),
     [
         (("evaluate", "--clean", "nowhere"), "no photographs"),
-        (("evaluate", "--clean", "{folder}", "--iso", "fast"), "positive numbers"),
+        (("evaluate", "--clean", "{folder}", "--iso", "fast"), "takes numbers"),
         (("evaluate", "--clean", "{folder}", "--model", "nobody"), "no denoiser named"),
         (("train", "nowhere.toml", "-o", "{folder}/run"), "nowhere.toml"),
         (("train", "models/recipes/fast.toml", "-o", "{folder}/run", "--photographs", "{folder}/none"), "none"),

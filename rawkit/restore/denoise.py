@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from rawkit.errors import WeightsError
 from rawkit.raw.image import LinearImage, RawImage
 from rawkit.resources import find_weights
-from rawkit.restore.noise_check import NoiseCheck, noise_check
+from rawkit.restore.noise_check import UNCHECKED, NoiseCheck, noise_check
 from rawkit.restore.phases import TURNS, canonical, canonical_planes, from_canonical_planes, turn, turn_back
 from rawkit.restore.repair import repair
 from rawkit.restore.tiling import Progress
@@ -141,8 +141,8 @@ class Denoiser:
         Parameters
         ----------
         name : str
-            "classical": no training data, no weights; the name of bundled weights (``rawkit.resources.weights``); or
-            the path of a .safetensors file.
+            "classical": no training data, no weights; the name of bundled weights (``rawkit.resources.find_weights``);
+            or the path of a .safetensors file.
         device : "auto", "cpu", "cuda" or "mps"
 
         Raises
@@ -206,16 +206,36 @@ class Denoiser:
         -------
         The same type, pixels float32; at strength 0 the image itself.  Clipped highlights are unchanged (see module).
         """
-        if _checked(strength) == 0 and not chroma_strength:
-            return image
-        return self._denoised(image, params, strength, chroma_strength, self_ensemble, defects, workers, progress)[0]
+        return self.with_check(
+            image,
+            params,
+            strength=strength,
+            chroma_strength=chroma_strength,
+            self_ensemble=self_ensemble,
+            defects=defects,
+            workers=workers,
+            progress=progress,
+        )[0]
 
-    def with_check(self, image: Image, params: NoiseParams, **options: Any) -> tuple[Image, NoiseCheck]:
-        """As calling it, and how well the picture's noise fits ``params`` (``rawkit.restore.noise_check``)."""
-        values = {"strength": 1.0, "chroma_strength": None, "self_ensemble": False, "defects": None}
-        values |= {"workers": None, "progress": None} | options
-        _checked(values["strength"])
-        return self._denoised(image, params, **values)
+    def with_check(
+        self,
+        image: Image,
+        params: NoiseParams,
+        *,
+        strength: float = 1.0,
+        chroma_strength: float | None = None,
+        self_ensemble: bool = False,
+        defects: NDArray | None = None,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[Image, NoiseCheck]:
+        """As calling it, and how well the picture's noise fits ``params`` (``rawkit.restore.noise_check``).
+
+        At strength 0 nothing is looked at, and the check says so.
+        """
+        if _checked(strength) == 0 and not chroma_strength:
+            return image, UNCHECKED
+        return self._denoised(image, params, strength, chroma_strength, self_ensemble, defects, workers, progress)
 
     def denoise_planes(
         self,

@@ -1,8 +1,6 @@
 """How good a denoiser is: clean pictures, noise of a known camera, figures per ISO.
 
-Photographs are unprocessed to a linear RGGB mosaic (``rawkit.noise.unprocess``) and get Poisson-Gaussian noise drawn
-by NumPy, from a seed made of the picture's name and the ISO: the same noise for every method and every run.  Figures,
-means over the pictures:
+The task is that of ``rawkit.noise.standard_scene``, with the noise of any camera.  Figures, means over the pictures:
 
     raw dB     PSNR of the black-subtracted signal, peak = white
     sRGB dB    PSNR after white balance, clipping and the sRGB curve, plane by plane
@@ -15,7 +13,6 @@ means over the pictures:
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,19 +20,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from rawkit.noise.unprocess import TYPICAL_MATRIX, photograph_to_raw
+from rawkit.noise.standard_scene import NEUTRAL, SPAN, clean_planes, noisy_planes, psnr
 from rawkit.raw.develop import srgb_curve
-from rawkit.raw.image import CFA
 from rawkit.sensor.params import NoiseParams
 from rawkit.sensor.profile import CameraProfile
 
-BLACK, WHITE = 64.0, 1023.0
-SPAN = WHITE - BLACK
-NEUTRAL = (0.5, 1.0, 0.62)
 _BALANCE = (1 / np.array([NEUTRAL[0], NEUTRAL[1], NEUTRAL[1], NEUTRAL[2]]))[:, None, None]
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 Method = Callable[[NDArray[np.float32], NoiseParams], NDArray[np.float32]]
 
@@ -57,44 +48,6 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
-
-
-def pictures_in(folder: Path | str) -> list[Path]:
-    """Photographs of a folder, sorted.
-
-    Raises
-    ------
-    ValueError
-        There are none.
-    """
-    folder = Path(folder)
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES) if folder.is_dir() else []
-    if not files:
-        raise ValueError(f"no photographs in {folder}; give a folder of {', '.join(_SUFFIXES)} files.")
-    return files
-
-
-def clean_planes(path: Path) -> NDArray[np.float32]:
-    """(4, h, w) signal [DN, 0 to 959] of a photograph, RGGB."""
-    with Image.open(path) as picture:
-        rgb = np.asarray(picture.convert("RGB"))
-    rgb = rgb[: rgb.shape[0] // 2 * 2, : rgb.shape[1] // 2 * 2]
-    raw = photograph_to_raw(
-        rgb,
-        cfa=CFA.bayer("RGGB"),
-        white_level=WHITE,
-        black=BLACK,
-        as_shot_neutral=NEUTRAL,
-        color_matrix=np.array(TYPICAL_MATRIX),
-    )
-    return raw.planes()
-
-
-def noisy_planes(clean: NDArray[np.float32], params: NoiseParams, *, name: str, iso: float) -> NDArray[np.float32]:
-    """K Poisson(x / K) + N(0, v), negatives and values above white kept."""
-    rng = np.random.default_rng(zlib.crc32(f"{name} {iso:g}".encode()))
-    shot = params.system_gain * rng.poisson(clean / params.system_gain)
-    return (shot + rng.normal(0.0, np.sqrt(params.read_var), clean.shape)).astype(np.float32)
 
 
 def scaled_noise(profile: CameraProfile, iso: float) -> NoiseParams:
@@ -143,9 +96,3 @@ def _figures(
     # of nothing removed there is no correlation to tell
     lag = float(np.mean(lags)) / variance if variance > 0 else 0.0
     return psnr(clean / SPAN, estimate / SPAN), psnr(*shown), float(np.mean(ssim)), variance, lag
-
-
-def psnr(a: NDArray, b: NDArray) -> float:
-    """10 log10(1 / mean square difference) [dB], peak 1."""
-    with np.errstate(divide="ignore"):  # equal: infinite
-        return float(-10 * np.log10(np.mean((a.astype(np.float64) - b) ** 2)))

@@ -133,8 +133,9 @@ def denoise_file(
         workers=settings.threads,
         progress=progress,
     )
-    left = denoiser.remaining_variance(settings.strength, planes=len(image.plane_phases))
-    written = _write(clean, write, source, settings, found, left)
+    strengths = (settings.strength, settings.strength if settings.chroma_strength is None else settings.chroma_strength)
+    left = denoiser.remaining_variance(min(strengths), planes=len(image.plane_phases))
+    written = _write(clean, write, source, settings, found, left, changed=max(strengths) > 0)
     notes += written.pop("notes")
     return {**result, **written, "noise_check": check.to_dict(), "sidecars": _sidecars(source, target, notes)}
 
@@ -159,9 +160,9 @@ def _denoiser(model: str, device: str) -> Denoiser:
 
 
 def _write(
-    clean: AnyRaw, path: Path, source: Path, settings: DenoiseSettings, found: FoundNoise, left: float
+    clean: AnyRaw, path: Path, source: Path, settings: DenoiseSettings, found: FoundNoise, left: float, *, changed: bool
 ) -> dict[str, Any]:
-    """Write in the chosen format; ``left`` is the share of the noise variance that remains."""
+    """Write in the chosen format; ``left`` is the share of the noise variance that remains at least somewhere."""
     from rawkit.raw.exiftool import add_missing
     from rawkit.raw.tiff_export import write_linear_tiff
 
@@ -175,8 +176,8 @@ def _write(
         path,
         source=source if is_dng(source) and not fresh else None,
         noise=None if fresh else found.params.attenuated(left),
-        noise_reduction_applied=1.0 if left < 1.0 else None,
-        whole_numbers=left < 1.0 and clean.white_level > _FINE_WHITE,
+        noise_reduction_applied=1.0 if changed else None,
+        whole_numbers=changed and clean.white_level > _FINE_WHITE,
     )
     result = {"form": written.form, "scale": written.scale, "bytes": written.size, "notes": list(written.notes)}
     if settings.exiftool and written.form != "rewrite":

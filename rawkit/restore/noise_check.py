@@ -81,6 +81,10 @@ class NoiseCheck:
         }
 
 
+#: Of a picture that was not looked at.
+UNCHECKED = NoiseCheck(None, None, None, None, 0)
+
+
 def noise_check(
     noisy: NDArray[np.float32], clean: NDArray[np.float32], params: NoiseParams, *, white: float
 ) -> NoiseCheck:

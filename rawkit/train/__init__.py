@@ -1,1 +1,1 @@
-"""Training: clean light, simulated capture, one straight loop.  Imports torch, numpy, safetensors and Pillow only."""
+"""Training: clean light, simulated capture, one straight loop.  Needs torch, numpy, safetensors and Pillow only."""

@@ -35,23 +35,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rawkit.nn.raw_planes import LEVELS, network_input, stabilized
+from rawkit.noise.standard_scene import PICTURE_SUFFIXES
+from rawkit.noise.unprocess import BROOKS_2019, linear_from_srgb
+from rawkit.raw.develop import XYZ_FROM_SRGB, srgb_curve
 from rawkit.train.procedural import procedural_picture
-
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
-
-# XYZ to camera of four sensors: Brooks et al. 2019.
-_MATRICES = np.array(
-    [
-        [[1.0234, -0.2969, -0.2266], [-0.5625, 1.6328, -0.0469], [-0.0703, 0.2188, 0.6406]],
-        [[0.4913, -0.0541, -0.0202], [-0.613, 1.3513, 0.2906], [-0.1564, 0.2151, 0.7183]],
-        [[0.838, -0.263, -0.0639], [-0.2887, 1.0725, 0.2496], [-0.0627, 0.1427, 0.5438]],
-        [[0.6596, -0.2079, -0.0562], [-0.4782, 1.3016, 0.1933], [-0.097, 0.1581, 0.5181]],
-    ]
-)
-#: Linear sRGB to XYZ (D65), IEC 61966-2-1.
-XYZ_FROM_SRGB = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-)
 
 
 @dataclass(frozen=True)
@@ -162,7 +149,7 @@ class Pictures:
         if self._drawn[slot] != turn or self._pool[slot] is None:
             index = turn * len(self._pool) + slot
             light = procedural_picture(self.seed, index, self.pool_size, colors=self._colors(index))
-            self._pool[slot] = np.round(255 * _srgb_of_linear(light)).astype(np.uint8)
+            self._pool[slot] = np.round(255 * srgb_curve(light)).astype(np.uint8)
             self._drawn[slot] = turn
         return self._pool[slot]  # pyright: ignore[reportReturnType]
 
@@ -172,16 +159,12 @@ class Pictures:
             return None
         picture = self.photographs[index % len(self.photographs)]
         pixels = picture[:: max(1, picture.shape[0] // 50), :: max(1, picture.shape[1] // 50)].reshape(-1, 3)
-        return linear_of_srgb(torch.from_numpy(pixels.astype(np.float32) / 255)).numpy()
+        return linear_from_srgb(pixels / np.float32(255))
 
 
 def _busyness(crop: NDArray[np.uint8]) -> float:
     green = crop[::2, ::2, 1].astype(np.float32)
     return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
-
-
-def _srgb_of_linear(light: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-6) ** (1 / 2.4) - 0.055)
 
 
 def linear_of_srgb(encoded: Tensor) -> Tensor:
@@ -245,8 +228,7 @@ def draw_batch(
     planes = mosaic_planes(color.clamp(0, 1))
 
     full_scale, read, gain = _draw_cameras(cameras, noise, host, batch)
-    plain = 1 + 0 * full_scale
-    level = np.where(host.uniform(size=batch) < noise.varied_level, _log_uniform(host, noise.level, batch), plain)
+    level = np.where(host.uniform(size=batch) < noise.varied_level, _log_uniform(host, noise.level, batch), 1.0)
     expected = planes * per_sample(full_scale)
     captured = _capture(expected, per_sample(full_scale), per_sample(read), per_sample(gain), noise, generator, host)
 
@@ -263,8 +245,8 @@ def draw_batch(
 
 def _camera_color(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """sRGB to camera color with its white balance left in, and the factors that would take it out."""
-    weights = rng.dirichlet(np.ones(len(_MATRICES)))
-    matrix = np.tensordot(weights, _MATRICES, 1) @ XYZ_FROM_SRGB
+    weights = rng.dirichlet(np.ones(len(BROOKS_2019.matrices)))
+    matrix = np.tensordot(weights, np.array(BROOKS_2019.matrices), 1) @ XYZ_FROM_SRGB
     matrix /= matrix.sum(1, keepdims=True)
     gains = np.array([rng.uniform(1.2, 2.6), 1.0, rng.uniform(1.2, 2.6)])
     return matrix / gains[:, None], gains

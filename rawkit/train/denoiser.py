@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from rawkit.errors import WeightsError
@@ -31,25 +30,18 @@ from rawkit.nn.devices import pick_device
 from rawkit.nn.raw_planes import electrons, network_input
 from rawkit.nn.restormer import SIZES, RawRestormer, RestormerConfig
 from rawkit.nn.weights import save_network
+from rawkit.noise.standard_scene import SPAN, clean_planes, noisy_planes, pictures_in, psnr, reno10x
+from rawkit.sensor.transforms import from_ksigma, to_ksigma
 from rawkit.train.data import (
-    PICTURE_SUFFIXES,
-    XYZ_FROM_SRGB,
     NoiseRange,
     Pictures,
     Sample,
     camera_table,
     draw_batch,
-    linear_of_srgb,
-    mosaic_planes,
 )
-from rawkit.train.loop import Log, Team, TrainState, learning_rate, psnr, stop_requests
+from rawkit.train.loop import Log, Team, TrainState, learning_rate, stop_requests
 
 Progress = Callable[[int, int, float], None]
-
-# The validation camera: color of a typical telephone sensor; MegEngine/PMRID's published noise of the Reno 10x.
-_VALIDATION_NEUTRAL = (0.5, 1.0, 0.62)
-_VALIDATION_MATRIX = ((0.838, -0.263, -0.0639), (-0.2887, 1.0725, 0.2496), (-0.0627, 0.1427, 0.5438))
-_VALIDATION_SPAN = 959.0  # DN
 
 
 @dataclass(frozen=True)
@@ -301,34 +293,22 @@ def _shown(d: Tensor, sample: Sample) -> Tensor:
     return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
 
 
-def reno10x(iso: float) -> tuple[float, float]:
-    """K [DN/e-] and read variance [DN^2] of the Reno 10x (959 DN full scale), published by MegEngine/PMRID."""
-    return 0.0005995267 * iso + 0.00868861, 7.11772e-7 * iso**2 + 6.514934e-4 * iso + 0.11492713
-
-
 @torch.no_grad()
 def validate(network: RawRestormer, recipe: Recipe, device: torch.device) -> dict[str, float]:
-    """Mean raw PSNR [dB] over a folder of pictures at each ISO of the validation camera, ``{"psnr_1600": ...}``."""
+    """Mean raw PSNR [dB] over a folder of pictures of the standard scene, ``{"psnr_1600": ...}``."""
     network.eval()
-    neutral = np.array(_VALIDATION_NEUTRAL)
-    matrix = np.array(_VALIDATION_MATRIX) @ XYZ_FROM_SRGB
-    matrix = (neutral / matrix.sum(1))[:, None] * matrix
-    files = sorted(p for p in Path(recipe.validation).iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
     totals = dict.fromkeys(recipe.validation_isos, 0.0)
+    files = pictures_in(recipe.validation)
     files = files[:: max(1, len(files) // recipe.validation_count)][: recipe.validation_count]
     for path in files:
-        rgb = np.asarray(Image.open(path).convert("RGB"))
-        step = 2 * recipe.network.multiple
-        rgb = rgb[: rgb.shape[0] // step * step, : rgb.shape[1] // step * step]
-        light = linear_of_srgb(torch.tensor(rgb, device=device).permute(2, 0, 1)[None].float() / 255)
-        color = torch.einsum("ij,bjhw->bihw", torch.tensor(matrix, dtype=torch.float32, device=device), light)
-        clean = mosaic_planes(color.clamp(0, 1)) * _VALIDATION_SPAN
+        clean = clean_planes(path)
+        height, width = (n // recipe.network.multiple * recipe.network.multiple for n in clean.shape[1:])
+        clean = clean[:, :height, :width]
         for iso in totals:
-            gain, read_var = reno10x(iso)
-            rng = np.random.default_rng(zlib.crc32(f"{path.name} {iso:g}".encode()))
-            captured = rng.poisson(clean.cpu().numpy() / gain) + rng.normal(0, read_var**0.5 / gain, clean.shape)
-            y = torch.tensor(captured, dtype=torch.float32, device=device) + read_var / gain**2
+            noise = reno10x(iso)
+            noisy = noisy_planes(clean, noise, name=path.name, iso=iso)
+            y = torch.as_tensor(to_ksigma(noisy, noise), dtype=torch.float32, device=device)[None]
             given, mean = network_input(y, torch.ones(1, 1, 1, 1, device=device))
-            estimate = gain * (electrons(mean + network(given)) - read_var / gain**2)
-            totals[iso] += psnr(clean / _VALIDATION_SPAN, estimate / _VALIDATION_SPAN) / len(files)
+            estimate = from_ksigma(electrons(mean + network(given))[0].cpu().numpy(), noise)
+            totals[iso] += psnr(clean / SPAN, estimate / SPAN) / len(files)
     return {f"psnr_{iso:g}": total for iso, total in totals.items()}

@@ -11,15 +11,14 @@ import math
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rawkit.errors import WeightsError
 from rawkit.nn.weights import load_tensors, save_tensors
@@ -39,7 +38,6 @@ class TrainState:
     decay: float
     step: int = 0
     seconds: float = 0.0
-    notes: dict[str, Any] = field(default_factory=dict)
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -177,14 +175,8 @@ class Log:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.began = time.monotonic()
 
     def write(self, **entry: Any) -> None:
         rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in entry.items()}
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(rounded) + "\n")
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio [dB] of values with peak 1."""
-    return float(-10 * torch.log10(torch.mean((a.double() - b.double()) ** 2)))
