@@ -1,0 +1,24 @@
+"""The ``rawkit`` command.  Each command parses, calls one public function and prints; there is no science here.
+
+Exit codes: 0 all done; 1 some files failed; 2 the command cannot be carried out as given; 3 nothing failed, but
+outputs that exist already were left alone; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from rawkit.cli import calibration, denoising, synthesis, demo  # isort: skip  (the order in the help)
+from rawkit.cli.app import app
+from rawkit.cli.output import FAILED, INTERRUPTED, stop
+from rawkit.errors import RawkitError
+
+__all__ = ["app", "calibration", "demo", "denoising", "main", "synthesis"]
+
+
+def main() -> None:
+    """Entry point: every error of ours becomes one line and an exit code."""
+    try:
+        app()
+    except RawkitError as error:
+        stop(str(error), FAILED)
+    except KeyboardInterrupt:
+        stop("interrupted; files that were finished are whole, the others do not exist.", INTERRUPTED)

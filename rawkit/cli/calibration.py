@@ -1,0 +1,503 @@
+"""Commands about cameras: inspect, gain, calibrate, estimate, profiles."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+import rawkit
+from rawkit.cli.app import app
+from rawkit.cli.batches import TIME_LIMIT, BatchOptions
+from rawkit.cli.options import (
+    BaseIso,
+    Black,
+    Camera,
+    Cfa,
+    Cluster,
+    Darktable,
+    Dtype,
+    FileOptions,
+    Iso,
+    JsonFlag,
+    Log,
+    Memory,
+    Overwrite,
+    ProfileFile,
+    Recursive,
+    Size,
+    TimeLimit,
+    White,
+    Workers,
+    check_inputs,
+    check_iso,
+)
+from rawkit.cli.output import (
+    FAILED,
+    USAGE,
+    batch_bar,
+    finish,
+    out,
+    plain,
+    print_json,
+    progress_bar,
+    stop,
+    tell_trouble,
+)
+from rawkit.errors import RawkitError
+
+
+class EmvaConvention(StrEnum):
+    """Which estimates 'calibrate --emva' gives."""
+
+    default = "default"
+    emva1288 = "emva1288"
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A raw file.")],
+    iso: Iso = None,
+    black_level: Black = None,
+    white_level: White = None,
+    cfa: Cfa = None,
+    size: Size = None,
+    dtype: Dtype = None,
+    profile: ProfileFile = None,
+    camera: Camera = None,
+    darktable: Darktable = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print what a raw file records, and the noise parameters that would be used for it.
+
+    Example: `rawkit inspect IMG_0001.dng --json`
+    """
+    from rawkit.restore.files import noise_numbers
+
+    check_inputs([file])
+    image = FileOptions(iso, black_level, white_level, cfa, size, dtype).read(file)
+    meta = image.metadata
+    active = getattr(image, "active_area", None)
+    pixels = image.mosaic if isinstance(image, rawkit.RawImage) else image.pixels
+    facts: dict[str, Any] = {
+        "file": str(file),
+        "format": meta.file_format,
+        "decoder": meta.decoder,
+        "camera": meta.camera(),
+        "make": meta.make,
+        "model": meta.model,
+        "serial": meta.serial,
+        "kind": "mosaic" if isinstance(image, rawkit.RawImage) else "linear (demosaiced)",
+        "cfa": str(image.cfa) if isinstance(image, rawkit.RawImage) else None,
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "dtype": str(pixels.dtype),
+        "active_area": active,
+        "black_level": dict(zip(image.phases, image.black_level, strict=True)),
+        "white_level": image.white_level,
+        "iso": meta.iso,
+        "exposure_time": meta.exposure_time,
+        "aperture": meta.aperture,
+        "focal_length": meta.focal_length,
+        "lens": meta.lens,
+        "datetime": meta.datetime,
+        "orientation": meta.orientation,
+        "as_shot_neutral": meta.as_shot_neutral,
+        "color_matrices": [{"light_source": light, "xyz_to_camera": matrix} for light, matrix in meta.color_matrices],
+        "noise_profile": meta.noise_profile,
+        "noise_reduction_applied": meta.noise_reduction_applied,
+        "opcode_lists": {name: len(data) for name, data in meta.opcode_lists.items()},
+        "notes": list(meta.notes),
+    }
+    try:
+        facts["noise"] = noise_numbers(
+            image, rawkit.find_noise(image, profile=profile, camera=camera, darktable=darktable)
+        )
+    except RawkitError as error:
+        facts["noise"] = None
+        facts["noise_missing"] = str(error)
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for key, value in facts.items():
+        if key in ("noise", "noise_missing", "make", "model") or value in (None, [], {}, ()):
+            continue
+        table.add_row(key.replace("_", " "), json.dumps(value, default=plain) if not isinstance(value, str) else value)
+    if meta.iso is None:
+        table.add_row("iso", "not recorded; supply it with --iso N")
+    out.print(table)
+    if facts["noise"] is None:
+        out.print(f"noise: {facts['noise_missing']}", markup=False, highlight=False)
+        return
+    noise = facts["noise"]
+    out.print(f"noise: {noise['description']}", markup=False, highlight=False)
+    for phase, gain, var in zip(noise["phases"], noise["system_gain"], noise["read_var"], strict=True):
+        out.print(f"  {phase:<2}  K = {gain:.5g} DN/e-   read noise = {var**0.5:.4g} DN = {var**0.5 / gain:.3g} e-")
+
+
+@app.command()
+def gain(
+    iso: Annotated[float | None, typer.Argument(help="ISO.")] = None,
+    db: Annotated[float | None, typer.Option("--db", help="Amplification in dB.")] = None,
+    multiple: Annotated[float | None, typer.Option("--multiple", help="Amplification as a factor.")] = None,
+    stops: Annotated[float | None, typer.Option("--stops", help="Amplification in stops.")] = None,
+    base_iso: BaseIso = 100.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Convert ISO, dB, multiple and stops into each other.
+
+    Example: `rawkit gain 6400`, or `rawkit gain --db 36 --base-iso 160`
+    """
+    given = [v for v in (iso, db, multiple, stops) if v is not None]
+    if len(given) != 1:
+        stop(f"give exactly one of ISO, --db, --multiple, --stops; found {len(given)}.", USAGE)
+    try:
+        if iso is not None:
+            value = rawkit.Gain.from_iso(iso, base_iso=base_iso)
+        elif db is not None:
+            value = rawkit.Gain.from_db(db, base_iso=base_iso)
+        elif multiple is not None:
+            value = rawkit.Gain(multiple, base_iso)
+        else:
+            value = rawkit.Gain.from_stops(stops, base_iso=base_iso)
+    except ValueError as error:
+        stop(str(error), USAGE)
+    numbers = {name: float(getattr(value, name)) for name in ("iso", "multiple", "db", "stops")}
+    if as_json:
+        print_json(numbers)
+    else:
+        out.print("ISO {iso:g} = {multiple:g}x = {db:.2f} dB = {stops:.4g} stops".format(**numbers), highlight=False)
+
+
+@app.command()
+def calibrate(
+    frames: Annotated[
+        Path, typer.Argument(help="Folder of flats and darks, a manifest.csv, or an EMVA 1288 descriptor.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Profile to write (JSON).")],
+    make: Annotated[str | None, typer.Option("--make", help="Camera maker, if the files do not tell.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Camera model, if the files do not tell.")] = None,
+    base_iso: BaseIso = 100.0,
+    report: Annotated[Path | None, typer.Option("--report", help="Also write a report page (HTML).")] = None,
+    emva: Annotated[
+        EmvaConvention | None, typer.Option("--emva", help="Also give the EMVA 1288 figures, in this convention.")
+    ] = None,
+    spatial: Annotated[bool, typer.Option(help="Measure DSNU, PRNU and defects too.")] = True,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Decoding threads.")] = None,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure a camera's noise from flats and darks and write its profile.
+
+    Example: `rawkit calibrate frames/ -o my_camera.json --report report.html`
+    """
+    for path in (output, report):
+        if path is not None and path.exists() and not overwrite:
+            stop(f"{path} exists; use --overwrite to replace it.", USAGE)
+    try:
+        found = rawkit.FrameSet.open(frames, base_iso=base_iso)
+    except RawkitError as error:
+        stop(str(error), USAGE)
+    with progress_bar("measuring frames", quiet=as_json) as progress:
+        result = rawkit.calibrate(
+            found, make=make, model=model, base_iso=base_iso, spatial=spatial, workers=workers, progress=progress
+        )
+    reports = {}
+    if emva is not None:
+        from rawkit.sensor.emva import emva_reports
+
+        with progress_bar("EMVA 1288 figures", quiet=as_json) as progress:
+            reports = emva_reports(found, convention=emva.value, progress=progress)
+    result.profile.save(output, overwrite=overwrite)
+    if report is not None:
+        from rawkit.report.calibration import save_calibration_page
+
+        save_calibration_page(result, report, emva=reports, overwrite=overwrite)
+    if as_json:
+        print_json({"profile": str(output), "left_out": [[str(p), why] for p, why in result.left_out],
+                    "verdicts": {f"{iso:g}": text for iso, text in result.verdicts.items()},
+                    "emva": {phase: r.to_dict() for phase, r in reports.items()},
+                    "maps": sorted(result.profile.maps), **result.profile.to_dict()})  # fmt: skip
+        return
+    table = Table("ISO", "phase", "K [DN/e-]", "+-", "read noise [DN]", "+-", "[e-]", box=None, pad_edge=False)
+    for number, params in result.profile.noise.table:
+        for p, phase in enumerate(result.profile.phases):
+            k, v = params.system_gain[p], params.read_var[p]
+            table.add_row(f"{number:g}", phase, f"{k:.5g}", f"{params.system_gain_se[p]:.2g}", f"{v**0.5:.4f}",
+                          f"{params.read_var_se[p] / (2 * v**0.5):.2g}", f"{v**0.5 / k:.3f}")  # fmt: skip
+    out.print(table)
+    for number, verdict in result.verdicts.items():
+        out.print(f"ISO {number:g}: {verdict}", markup=False, highlight=False)
+    for phase, figures in reports.items():
+        emva_table = Table("EMVA 1288", "value", "+-", "unit", title=f"phase {phase}, {figures.convention}", box=None)
+        for figure in figures.figures.values():
+            emva_table.add_row(figure.name, f"{figure.value:.6g}", f"{figure.se:.2g}", figure.unit)
+        out.print(emva_table)
+        for remark in figures.remarks:
+            out.print(f"EMVA 1288: {remark}", markup=False, highlight=False)
+    for path, why in result.left_out:
+        out.print(f"left out: {path.name}: {why}", markup=False, highlight=False)
+    out.print(f"{output} written: {result.profile.name}, {len(found.frames)} frames", markup=False, highlight=False)
+
+
+@app.command()
+def estimate(
+    files: Annotated[list[Path], typer.Argument(help="Raw photographs, folders of them, or patterns.")],
+    iso: Iso = None,
+    black_level: Black = None,
+    white_level: White = None,
+    cfa: Cfa = None,
+    size: Size = None,
+    dtype: Dtype = None,
+    recursive: Recursive = False,
+    workers: Workers = 1,
+    cluster: Cluster = None,
+    time_limit: TimeLimit = TIME_LIMIT,
+    memory: Memory = None,
+    log: Log = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Estimate system gain and read noise from a single photograph, with 95 % intervals; of each of several.
+
+    Example: `rawkit estimate IMG_0001.dng --json`, or `rawkit estimate photos/ --workers 4 --log noise.jsonl`
+    """
+    from functools import partial
+
+    from rawkit.batch import estimate_file, find_inputs
+
+    options = FileOptions(iso, black_level, white_level, cfa, size, dtype)
+    batch = BatchOptions(workers, cluster, time_limit, memory, log)
+    try:
+        inputs = [item.path for item in find_inputs(files, recursive=recursive)]
+    except ValueError as error:
+        stop(str(error), USAGE)
+    alone = batch.is_serial(len(inputs))
+    results = []
+    with batch_bar("estimating", len(inputs), quiet=as_json or alone) as advance:
+        work = partial(estimate_file, reading=options.keywords())
+        with closing(batch.mapper(len(inputs))(work, inputs)) as answers:
+            for answer in answers:
+                name = {"input": str(answer.item)}
+                if answer.value is None:
+                    results.append({**name, "status": "failed", "reason": answer.error})
+                else:
+                    found = answer.value
+                    results.append(
+                        {**name, "status": "done", **{f.name: getattr(found, f.name) for f in fields(found)}}
+                    )
+                    if not as_json:
+                        if not alone:
+                            out.print(f"{answer.item.name}:", markup=False, highlight=False)
+                        _tell_estimate(found)
+                batch.note(results[-1])
+                advance()
+                tell_trouble(results[-1])
+    if as_json and alone and results[0]["status"] == "done":
+        print_json({"file": results[0].pop("input"), **results[0]})
+        return
+    finish(results, as_json=as_json, verb="estimated")
+
+
+def _tell_estimate(found: Any) -> None:
+    table = Table("phase", "K [DN/e-]", "95 %", "read noise [DN]", "95 %", "signal [DN]", box=None, pad_edge=False)
+    for p, phase in enumerate(found.phases):
+        (low, high), (quiet, loud) = found.system_gain_interval[p], found.read_noise_interval[p]
+        table.add_row(phase, f"{found.system_gain[p]:.4g}", f"{low:.4g} to {high:.4g}", f"{found.read_noise[p]:.3g}",
+                      f"{quiet:.3g} to {loud:.3g}", "{:.0f} to {:.0f}".format(*found.mean_range[p]))  # fmt: skip
+    out.print(table)
+    if found.pooled:
+        out.print("one amplifier was assumed for all phases; they do not contradict it")
+    if not all(found.identifiable):
+        out.print("nothing in the picture is dark enough to show the read noise: take its interval seriously")
+
+
+profiles = typer.Typer(help="List, show, convert and compare camera profiles.", no_args_is_help=True)
+app.add_typer(profiles, name="profiles")
+
+
+@profiles.command("list")
+def profiles_list(as_json: JsonFlag = False) -> None:
+    """List your own profiles and the bundled ones.
+
+    Example: `rawkit profiles list`
+    """
+    from rawkit.resources import bundled_profiles, library_folder
+
+    rows = []
+    for kind, paths in (("library", sorted(library_folder().glob("*.json"))), ("bundled", bundled_profiles())):
+        for path in paths:
+            profile = rawkit.CameraProfile.load(path)
+            rows.append({"kind": kind, "camera": profile.name, "isos": profile.noise.isos, "path": str(path)})
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("", "camera", "ISOs", "file", box=None, pad_edge=False)
+    for row in rows:
+        isos = row["isos"]
+        table.add_row(row["kind"], row["camera"], f"{len(isos)}: {isos[0]:g} to {isos[-1]:g}", Path(row["path"]).name)
+    out.print(table)
+    out.print(f"your own profiles go into {library_folder()}", markup=False, highlight=False)
+
+
+@profiles.command("show")
+def profiles_show(
+    file: Annotated[Path, typer.Argument(help="A profile.")],
+    iso: Annotated[float | None, typer.Option("--iso", help="Only this ISO, interpolated if need be.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a profile holds.
+
+    Example: `rawkit profiles show my_camera.json --iso 1000`
+    """
+    import numpy as np
+
+    check_iso(iso)
+    profile = rawkit.CameraProfile.load(file)
+    if as_json and iso is None:
+        print_json(profile.to_dict())
+        return
+    entries = profile.noise.table if iso is None else [(iso, profile.noise.at(iso))]
+    phases = profile.phases or ("all",)
+    rows = [
+        {
+            "iso": number,
+            "phase": phase,
+            "system_gain": float(np.broadcast_to(params.system_gain, len(phases))[p]),
+            "read_noise": float(np.broadcast_to(params.read_var, len(phases))[p]) ** 0.5,
+            "origin": params.origin,
+        }
+        for number, params in entries
+        for p, phase in enumerate(phases)
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    out.print(f"{profile.name}, {profile.cfa or 'CFA not recorded'}, {profile.bit_depth} bits", highlight=False)
+    table = Table("ISO", "phase", "K [DN/e-]", "read noise [DN]", "[e-]", "", box=None, pad_edge=False)
+    for row in rows:
+        noise_e = row["read_noise"] / row["system_gain"]
+        table.add_row(f"{row['iso']:g}", row["phase"], f"{row['system_gain']:.5g}", f"{row['read_noise']:.4g}",
+                      f"{noise_e:.3g}", row["origin"])  # fmt: skip
+    out.print(table)
+    if profile.noise.gain_switches:
+        out.print("gain switches at ISO " + ", ".join(f"{s:g}" for s in profile.noise.gain_switches), highlight=False)
+
+
+class ProfileFormat(StrEnum):
+    """Formats of 'profiles import' and 'profiles export'."""
+
+    darktable = "darktable"
+    eld = "eld"
+    csv = "csv"
+    dng = "dng"
+
+
+@profiles.command("import")
+def profiles_import(
+    file: Annotated[Path, typer.Argument(help="darktable noiseprofiles.json, ELD-type JSON, or CSV.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Profile to write (JSON).")],
+    format: Annotated[ProfileFormat, typer.Option("--format", help="What the file is.")],
+    camera: Annotated[str | None, typer.Option("--camera", help="Which camera of the file.")] = None,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn other programs' noise parameters into a profile.
+
+    Example: `rawkit profiles import noiseprofiles.json --format darktable --camera "Nikon D5000" -o d5000.json`
+    """
+    from rawkit.sensor import exchange
+
+    check_inputs([file])
+    if format is ProfileFormat.csv:
+        profile = exchange.from_csv(file, model=camera)
+    elif camera is None or format is ProfileFormat.dng:
+        stop("say which camera of the file with --camera (a DNG's own tag is read by 'rawkit inspect').", USAGE)
+    elif format is ProfileFormat.darktable:
+        profile = exchange.from_darktable(file, camera)
+    else:
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+            parameters = document.get("params", document)[camera]
+        except (ValueError, KeyError, AttributeError):
+            stop(f"{file} holds no ELD parameters of {camera}.", FAILED)
+        profile = exchange.from_eld(parameters, make="", model=camera)
+    profile.save(output, overwrite=overwrite)
+    if as_json:
+        print_json({"profile": str(output), **profile.to_dict()})
+    else:
+        out.print(f"{output} written: {profile.name}, {len(profile.noise.isos)} ISOs", markup=False, highlight=False)
+
+
+@profiles.command("export")
+def profiles_export(
+    file: Annotated[Path, typer.Argument(help="A profile.")],
+    format: Annotated[ProfileFormat, typer.Option("--format", help="What to write.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; not needed for dng.")] = None,
+    iso: Iso = None,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a profile for other programs; 'dng' prints the NoiseProfile tag of one ISO.
+
+    Example: `rawkit profiles export my_camera.json --format darktable -o noiseprofiles.json`
+    """
+    from rawkit.resources import replacing
+    from rawkit.sensor import exchange
+
+    check_inputs([file])
+    check_iso(iso)
+    profile = rawkit.CameraProfile.load(file)
+    if format is ProfileFormat.dng:
+        if iso is None:
+            stop("a NoiseProfile tag belongs to one ISO; say which with --iso N.", USAGE)
+        pairs = exchange.dng_noise_profile(profile, iso)
+        if as_json:
+            print_json({"iso": iso, "noise_profile": pairs})
+        else:
+            out.print(exchange.dng_noise_profile_text(profile, iso), markup=False, highlight=False)
+        return
+    if output is None:
+        stop("say where to write with -o FILE.", USAGE)
+    if format is ProfileFormat.darktable:
+        exchange.save_darktable([profile], output, overwrite=overwrite)
+    elif format is ProfileFormat.csv:
+        exchange.to_csv(profile, output, overwrite=overwrite)
+    else:
+        with replacing(output, overwrite=overwrite) as temporary:
+            temporary.write_text(json.dumps(exchange.to_eld(profile), indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        print_json({"output": str(output)})
+    else:
+        out.print(f"{output} written", markup=False, highlight=False)
+
+
+@profiles.command("compare")
+def profiles_compare(
+    first: Annotated[Path, typer.Argument(help="A profile.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare two profiles over the ISOs they share: second over first.
+
+    Example: `rawkit profiles compare mine.json calibration_data/profiles/sonya7s2_pmn.json`
+    """
+    from rawkit.sensor.exchange import compare
+
+    ratios = compare(rawkit.CameraProfile.load(first), rawkit.CameraProfile.load(second))
+    if as_json:
+        print_json([{f.name: getattr(r, f.name) for f in fields(r)} for r in ratios])
+        return
+    table = Table("ISO", "phase", "K ratio", "+-", "read noise ratio [e-]", "+-", box=None, pad_edge=False)
+    for r in ratios:
+        numbers = (f"{r.gain_ratio:.4f}", f"{r.gain_ratio_se:.2g}", f"{r.read_noise_ratio:.4f}")
+        table.add_row(f"{r.iso:g}", r.phase, *numbers, f"{r.read_noise_ratio_se:.2g}")
+    out.print(table)
