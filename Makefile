@@ -15,7 +15,11 @@ setup: .venv/.base
 	@touch $@
 
 .venv/.dev: .venv/.base
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,torch,hdf5,dask]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,torch,hdf5,cluster]"
+	@touch $@
+
+.venv/.docs: .venv/.base
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	@touch $@
 
 demo: .venv/.base
@@ -32,8 +36,9 @@ lint: .venv/.dev
 bench: .venv/.dev
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
-docs: .venv/.dev
-	$(BIN)/typer rawkit.cli utils docs --name rawkit --output docs/cli.md
+docs: .venv/.docs
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 clean:
-	rm -rf .venv demo-output build dist
+	rm -rf .venv demo-output build dist site

@@ -3,10 +3,16 @@
 Results come back in the order of the inputs, whatever finished first, and only a bounded number are under way or
 waiting to be handed over: neither memory nor the order of the output depends on the number of workers.
 
-A local worker has one file at a time, so when it dies (killed for memory, a crash in a decoder) exactly one file is
-in doubt.  That file is tried once more in a fresh process with nothing beside it; if it kills that one too it is
+When a local worker dies (killed for memory, a crash in a decoder) what it had is in doubt: one file, or as many as
+there are stages.  Each is tried once more in a fresh process with nothing beside it; if it kills that one too it is
 reported with that reason.  ``Limits`` bound the time of a file and the memory of a worker.  Workers leave Ctrl-C to
 their parent and die with it, so nothing writes on after the program has ended.
+
+A function in stages (``Staged``: read, compute, write) may overlap them: while a worker computes with one file it reads
+the next and writes the last one, so that what the middle stage needs, a GPU, does not wait for files.
+
+A cluster may lose workers: Dask gives their files to others.  When its scheduler is lost, what was under way is sent
+again as soon as it is back, within ``CLUSTER_RETURN`` seconds; without it the run ends.
 """
 
 from __future__ import annotations
@@ -20,7 +26,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any, Generic, Protocol, TypeVar
@@ -34,6 +41,10 @@ PROCESSES, SERIAL = "processes", "serial"
 _AHEAD = 2  # files under way per worker of a cluster: one in work, one waiting
 _WINDOW = 32  # files per local worker that may be finished before an earlier one: a slow file does not idle the others
 _STARTS = 3  # workers in a row that may die before they are ready
+CLUSTER_RETURN = 120.0  # seconds that a run waits for a lost scheduler, or for the first worker of a cluster
+_CONNECT = 10.0  # seconds for one attempt to reach a scheduler
+_LOOK = 5.0  # seconds between looks whether a cluster still has workers
+_CLUSTER_TRIES = 3  # of one file that is lost with its cluster, not by a fault of its own
 _GRACE = 2.0  # seconds between the request to end, which removes temporary files, and the end
 
 
@@ -79,8 +90,33 @@ class FileResult(Generic[Item, Result]):
     errno: int | None = None
 
 
-class _Future(Protocol):
-    def result(self) -> Any: ...
+class Staged(Protocol):
+    """A function whose work on one item has stages, which may overlap those of other items.
+
+    Parameters
+    ----------
+    stages : int
+    steps : generator function of one item
+        Yields at the end of every stage but the last, and returns the result.  Stages may run in different threads.
+    """
+
+    stages: int
+
+    def __call__(self, item: Any) -> Any: ...
+
+    def steps(self, item: Any) -> Generator[None, None, Any]: ...
+
+
+Value = TypeVar("Value")
+
+
+def last(steps: Generator[None, None, Value]) -> Value:
+    """What the steps return, one after the other in this thread."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 class MapFunction(Protocol):
@@ -96,6 +132,8 @@ def map_files(
     backend: str = PROCESSES,
     workers: int | None = None,
     limits: Limits = Limits(),
+    environments: Sequence[Mapping[str, str]] = ({},),
+    overlap: bool = False,
 ) -> Generator[FileResult[Item, Result]]:
     """Apply a function to every file.
 
@@ -113,6 +151,11 @@ def map_files(
         Local processes; None: one per CPU core that this process may use.  Of a cluster, the files under way.
     limits : Limits
         Of local processes.  A cluster's workers have limits of their own; a serial run has none.
+    environments : sequence of mappings
+        Environment variables of local processes, which take them in turn: ``CUDA_VISIBLE_DEVICES`` of each GPU.
+    overlap : bool
+        ``function`` is ``Staged``, and each local process overlaps its stages; a file's time then begins when the
+        one before it is done.
 
     Yields
     ------
@@ -122,7 +165,8 @@ def map_files(
     Raises
     ------
     RawkitError
-        The cluster cannot be reached, the package ``distributed`` is not installed, or no process can be started.
+        The cluster cannot be reached or does not come back, the package ``distributed`` is not installed, or no
+        process can be started.
 
     Examples
     --------
@@ -134,7 +178,8 @@ def map_files(
     if backend == SERIAL:
         return (_run(function, item) for item in items)
     if backend == PROCESSES:
-        return _map_processes(function, items, workers or usable_cores(), limits)
+        pool = _Pool(function, workers or usable_cores(), limits, environments, overlap=overlap)
+        return _map_processes(pool, items)
     if "://" in backend:
         return _map_dask(function, items, backend, workers)
     raise ValueError(f"backend {backend!r}: use {PROCESSES}, {SERIAL}, or the address of a Dask scheduler.")
@@ -178,16 +223,14 @@ class _Mistake:
     trace: str
 
 
-def _map_processes(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, limits: Limits
-) -> Generator[FileResult[Item, Result]]:
+def _map_processes(pool: _Pool, items: Iterable[Item]) -> Generator[FileResult[Item, Any]]:
     todo = (_Task(index, item) for index, item in enumerate(items))
     suspects: deque[_Task[Item]] = deque()
-    finished: dict[int, FileResult[Item, Result]] = {}
+    finished: dict[int, FileResult[Item, Any]] = {}
     following = 0  # index of the result to hand over next
-    with _pool(function, workers, limits) as pool:
+    with contextlib.closing(pool):
         while True:
-            while pool.has_room and not suspects and pool.newest - following < _WINDOW * workers:
+            while pool.has_room and not suspects and pool.newest - following < _WINDOW * pool.workers:
                 task = next(todo, None)
                 if task is None:
                     break
@@ -213,22 +256,23 @@ def _map_processes(
 
 
 class _Worker:
-    """A process and the file it has."""
+    """A process and the files it has, in the order of its answers."""
 
-    def __init__(self, function: Callable[[Any], Any], memory: int | None) -> None:
+    def __init__(self, slot: int, *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, function, memory), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
         self.process.start()
         theirs.close()
+        self.slot = slot
         self.ready = False  # the first message says that the function is loaded
-        self.task: _Task | None = None
-        self.deadline = math.inf
+        self.tasks: deque[_Task] = deque()
+        self.deadline = math.inf  # of the first task
 
     def end(self) -> None:
         """End the process: by closing its pipe when it is idle, by signals when it is at work."""
         self.pipe.close()
-        if self.task is not None:
+        if self.tasks:
             self.process.terminate()
         self.process.join(_GRACE)
         if self.process.exitcode is None:
@@ -239,34 +283,43 @@ class _Worker:
 class _Pool:
     """Local workers; each is started when there is a file for it."""
 
-    def __init__(self, function: Callable[[Any], Any], workers: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        workers: int,
+        limits: Limits,
+        environments: Sequence[Mapping[str, str]],
+        *,
+        overlap: bool,
+    ) -> None:
         self.function, self.workers, self.limits = function, workers, limits
+        self.environments, self.overlap = environments, overlap
+        self.each: int = function.stages if overlap else 1  # pyright: ignore[reportFunctionMemberAccess]
         self.staff: list[_Worker] = []
         self.newest = -1  # highest index assigned
         self.failed_starts = 0
 
     @property
     def busy(self) -> list[_Worker]:
-        return [worker for worker in self.staff if worker.task is not None]
+        return [worker for worker in self.staff if worker.tasks]
 
     @property
     def has_room(self) -> bool:
-        return len(self.busy) < self.workers
+        return sum(len(worker.tasks) for worker in self.staff) < self.workers * self.each
 
     def assign(self, task: _Task) -> None:
-        """Give a task to an idle worker, or to a new one; a suspect always to a new one."""
-        idle = [worker for worker in self.staff if worker.task is None]
+        """Give a task to the worker that has least to do, or to a new one; a suspect always to a new one."""
+        idle = [worker for worker in self.staff if not worker.tasks]
         if idle and task.suspect:
             self._dismiss(idle.pop())
-        if task.suspect or not idle:
-            worker = _Worker(self.function, self.limits.memory)
-            self.staff.append(worker)
+        if task.suspect or (not idle and len(self.staff) < self.workers):
+            worker = self._hire()
         else:
-            worker = idle[0]
-        worker.task = task
+            worker = min(self.staff, key=lambda worker: len(worker.tasks))
+        worker.tasks.append(task)
         self.newest = max(self.newest, task.index)
         if worker.ready:
-            self._begin(worker)
+            self._begin(worker, task)
 
     def wait(self) -> list[tuple[_Task, FileResult | None]]:
         """Tasks that ended, at least by one limit or message; None as a result: the worker died with it."""
@@ -274,43 +327,63 @@ class _Pool:
         ready = connection.wait([worker.pipe for worker in self.busy], None if left == math.inf else max(left, 0.0))
         events = [event for worker in self.busy if worker.pipe in ready for event in self._message(worker)]
         for worker in self.busy:
-            if worker.deadline <= time.monotonic() and worker.task is not None:
+            if worker.deadline <= time.monotonic():
+                late, *others = worker.tasks
                 reason = f"not done after {self.limits.seconds:g} s, the limit for one file"
-                events.append((worker.task, FileResult(worker.task.item, error=reason)))
+                events.append((late, FileResult(late.item, error=reason)))
+                events += [(other, None) for other in others]
                 self._dismiss(worker)
         return events
 
-    def _begin(self, worker: _Worker) -> None:
-        """Send the task; its time begins."""
-        assert worker.task is not None
-        if self.limits.seconds is not None:
-            worker.deadline = time.monotonic() + self.limits.seconds
+    def close(self) -> None:
+        """End all workers, and what is under way."""
+        for worker in self.busy:
+            worker.process.terminate()
+        for worker in self.staff:
+            worker.end()
+
+    def _hire(self) -> _Worker:
+        slot = min(set(range(self.workers)) - {worker.slot for worker in self.staff})
+        environment = dict(self.environments[slot % len(self.environments)])
+        worker = _Worker(slot, self.function, self.limits.memory, environment, self.overlap)
+        self.staff.append(worker)
+        return worker
+
+    def _begin(self, worker: _Worker, task: _Task) -> None:
+        """Send a task; the time of the first begins."""
+        if task is worker.tasks[0]:
+            self._set_deadline(worker)
         with contextlib.suppress(BrokenPipeError):  # it died while idle: the next wait finds its pipe at the end
-            worker.pipe.send(worker.task.item)
+            worker.pipe.send(task.item)
+
+    def _set_deadline(self, worker: _Worker) -> None:
+        limited = worker.tasks and self.limits.seconds is not None
+        worker.deadline = time.monotonic() + self.limits.seconds if limited else math.inf
 
     def _message(self, worker: _Worker) -> Iterator[tuple[_Task, FileResult | None]]:
-        task = worker.task
-        assert task is not None
         try:
             message = worker.pipe.recv()
         except (EOFError, OSError):
             self._dismiss(worker)
             if worker.ready:
-                yield task, None
+                yield from ((task, None) for task in worker.tasks)
                 return
             self.failed_starts += 1
             if self.failed_starts >= _STARTS:
                 code = worker.process.exitcode
                 raise RawkitError(f"worker processes end before they begin (exit code {code}).") from None
-            self.assign(task)
+            for task in worker.tasks:
+                self.assign(task)
             return
         if isinstance(message, _Mistake):
             raise message.error from RuntimeError(message.trace)
         if not worker.ready:
             worker.ready, self.failed_starts = True, 0
-            self._begin(worker)
+            for task in worker.tasks:
+                self._begin(worker, task)
             return
-        worker.task, worker.deadline = None, math.inf
+        task = worker.tasks.popleft()
+        self._set_deadline(worker)
         yield task, message
 
     def _dismiss(self, worker: _Worker) -> None:
@@ -318,39 +391,68 @@ class _Pool:
         self.staff.remove(worker)
 
 
-@contextlib.contextmanager
-def _pool(function: Callable[[Any], Any], workers: int, limits: Limits) -> Iterator[_Pool]:
-    """Fresh processes; what is under way is ended when the caller stops early."""
-    pool = _Pool(function, workers, limits)
-    try:
-        yield pool
-    finally:
-        for worker in pool.busy:
-            worker.process.terminate()
-        for worker in pool.staff:
-            worker.end()
-
-
-def _serve(pipe: connection.Connection, function: Callable[[Any], Any], memory: int | None) -> None:
+def _serve(
+    pipe: connection.Connection,
+    function: Callable[[Any], Any],
+    memory: int | None,
+    environment: dict[str, str],
+    overlap: bool,
+) -> None:
     """A worker's life: say that it is ready, then one result per item until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.update(environment)
     _limit_memory(memory)
     pipe.send(None)
+    if overlap:
+        _answer_in_stages(pipe, function)  # pyright: ignore[reportArgumentType]
+        return
+    for item in _received(pipe):
+        _answer(pipe, function, item)
+
+
+def _received(pipe: connection.Connection) -> Iterator[Any]:
     while True:
         try:
             item = pipe.recv()
         except (EOFError, OSError):
             return
+        yield item
+
+
+def _answer(pipe: connection.Connection, function: Callable[[Any], Any], item: Any) -> None:
+    try:
+        pipe.send(_run(function, item))
+    except Exception as error:
+        trace = traceback.format_exc()
         try:
-            pipe.send(_run(function, item))
-        except Exception as error:
-            trace = traceback.format_exc()
-            try:
-                pipe.send(_Mistake(error, trace))
-            except Exception:  # the exception itself cannot be sent
-                pipe.send(_Mistake(RuntimeError(str(error)), trace))
+            pipe.send(_Mistake(error, trace))
+        except Exception:  # the exception itself cannot be sent
+            pipe.send(_Mistake(RuntimeError(str(error)), trace))
+
+
+def _answer_in_stages(pipe: connection.Connection, function: Staged) -> None:
+    """A thread for each stage, which takes the items in their order."""
+    lanes = [ThreadPoolExecutor(1) for _ in range(function.stages)]
+    for item in _received(pipe):
+        steps, stage = function.steps(item), None
+        for lane in lanes:
+            stage = lane.submit(_advance, steps, stage, to_end=lane is lanes[-1])
+        lanes[-1].submit(_answer, pipe, lambda _, stage=stage: stage.result()[0], item)
+
+
+def _advance(steps: Generator[None, None, Any], before: Future | None, *, to_end: bool) -> list[Any] | None:
+    """The next stage after ``before``: None, or a list of the result when it was the last."""
+    result = None if before is None else before.result()
+    if result is not None:
+        return result
+    if to_end:
+        return [last(steps)]
+    try:
+        return next(steps)
+    except StopIteration as end:
+        return [end.value]
 
 
 def _leave(number: int, frame: Any) -> None:
@@ -380,37 +482,129 @@ def _limit_memory(memory: int | None) -> None:
 def _map_dask(
     function: Callable[[Item], Result], items: Iterable[Item], address: str, workers: int | None
 ) -> Generator[FileResult[Item, Result]]:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise RawkitError(
-            f"a Dask cluster ({address}) needs the package 'distributed'; run: pip install distributed."
-        ) from None
-    try:
-        client = Client(address, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise RawkitError(f"no Dask scheduler answers at {address} ({type(error).__name__}).") from None
-    with client:
-        threads: Any = client.nthreads()
-        ahead = _AHEAD * (workers or max(1, sum(threads.values())))
-        waiting: deque[tuple[Item, _Future]] = deque()
+    waiting: deque[tuple[Item, Any]] = deque()
 
-        def submit(item: Item) -> _Future:
-            return client.submit(_run, function, item, pure=False)
-
-        def oldest() -> FileResult[Item, Result]:
-            item, future = waiting.popleft()
+    def oldest() -> FileResult[Item, Result]:
+        item, future = waiting.popleft()
+        for _ in range(_CLUSTER_TRIES):
             try:
-                return future.result()
-            except Exception:  # the cluster lost it: KilledWorker, CancelledError, CommClosedError and their kin
-                try:
-                    return submit(item).result()
-                except Exception as error:
-                    return FileResult(item, error=f"the cluster gave no result, twice ({type(error).__name__})")
+                return cluster.result(future)
+            except _ClusterLost:
+                cluster.reconnect()
+                future, others = cluster.send(item), [other for other, _ in waiting]
+                waiting.clear()
+                waiting.extend((other, cluster.send(other)) for other in others)
+            except Exception as error:  # KilledWorker, or something that cannot be sent or loaded
+                reason = type(error).__name__
+                future = cluster.send(item)
+        return FileResult(item, error=f"the cluster gave no result, {_CLUSTER_TRIES} times ({reason})")
 
+    with contextlib.closing(_Cluster(address, function)) as cluster:
+        reason = "it was lost"
+        ahead = _AHEAD * (workers or cluster.threads)
         for item in items:
-            waiting.append((item, submit(item)))
+            waiting.append((item, cluster.send(item)))
             if len(waiting) >= ahead:
                 yield oldest()
         while waiting:
             yield oldest()
+
+
+class _ClusterLost(Exception):
+    """The scheduler, or all workers, are gone: what was under way must be sent again."""
+
+
+class _Cluster:
+    """A Dask cluster and the function it works on; after ``reconnect`` it knows nothing of what was sent before."""
+
+    def __init__(self, address: str, function: Callable[[Any], Any]) -> None:
+        try:
+            import distributed
+        except ImportError:
+            raise RawkitError(
+                f"a Dask cluster ({address}) needs the package 'distributed'; run: pip install distributed."
+            ) from None
+        self.address, self.function, self.new_client = address, function, distributed.Client
+        try:
+            self.client = self._connected()
+        except (OSError, ValueError) as error:
+            raise RawkitError(f"no Dask scheduler answers at {address} ({type(error).__name__}).") from None
+        try:
+            self.client.wait_for_workers(1, timeout=CLUSTER_RETURN)
+        except OSError:
+            self.close()
+            raise RawkitError(
+                f"the Dask cluster at {address} has had no worker for {CLUSTER_RETURN:g} s; start some: dask worker "
+                f"{address}."
+            ) from None
+
+    @property
+    def threads(self) -> int:
+        """Files that all workers together take at a time."""
+        each: Any = self.client.nthreads()
+        return max(1, sum(each.values()))
+
+    def send(self, item: Any) -> Any:
+        """A future of the item's result."""
+        try:
+            return self.client.submit(_run, self.function, item, pure=False)
+        except Exception as error:  # of a client that is closed
+            return error
+
+    def result(self, future: Any) -> Any:
+        """What a future holds, as soon as it is there.
+
+        Raises
+        ------
+        _ClusterLost
+        """
+        if isinstance(future, Exception):
+            raise _ClusterLost from future
+        seen = time.monotonic()  # a worker
+        while True:
+            try:
+                return future.result(timeout=_LOOK)
+            except TimeoutError:
+                pass
+            except (OSError, CancelledError) as error:  # of the connection: the function's own are results
+                raise _ClusterLost from error
+            try:
+                if self.client.nthreads():
+                    seen = time.monotonic()
+            except Exception as error:  # many kinds, of a connection that is closing
+                raise _ClusterLost from error
+            if time.monotonic() > seen + CLUSTER_RETURN:
+                raise self._gone()
+
+    def reconnect(self) -> None:
+        """Wait for the scheduler and a worker.
+
+        Raises
+        ------
+        RawkitError
+            They did not come back in time.
+        """
+        deadline = time.monotonic() + CLUSTER_RETURN
+        self.close()
+        while True:
+            try:
+                self.client = self._connected()
+                self.client.wait_for_workers(1, timeout=max(deadline - time.monotonic(), 1.0))
+                return
+            except Exception:  # many kinds, while a scheduler starts or ends
+                if time.monotonic() > deadline:
+                    raise self._gone() from None
+                time.sleep(1.0)
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):  # it may be lost already
+            self.client.close(timeout=_GRACE)
+
+    def _connected(self) -> Any:
+        return self.new_client(self.address, timeout=_CONNECT, set_as_default=False)
+
+    def _gone(self) -> RawkitError:
+        return RawkitError(
+            f"the Dask cluster at {self.address} was lost and has not come back within {CLUSTER_RETURN:g} s; finished "
+            "files are whole, and the same command does the others."
+        )
