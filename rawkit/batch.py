@@ -1,6 +1,7 @@
 """Many files in, one output each: finished ones are recognized, and only whole ones appear.
 
-A worker writes its result beside the target under a hidden name.  The parent then writes a line about it into
+A worker writes its result beside the target under a hidden name, of each attempt its own: two that were given the
+same file, when a cluster loses sight of the first, do not meet.  The parent then writes a line about it into
 ``.rawkit.jsonl`` in the output's folder and renames it, in this order.  Whenever the program is stopped,
 
     the target is there, with its line      it is finished: the next run finds the same input, parameters and version
@@ -19,15 +20,16 @@ import json
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import rawkit
 from rawkit.errors import RawkitError
-from rawkit.parallel import MapFunction
+from rawkit.parallel import MapFunction, last
 from rawkit.resources import sha256
 
 # Files that lie beside raw files and are none; a folder's are passed over.
@@ -102,10 +104,16 @@ def _in_folder(folder: Path, root: Path, recursive: bool) -> Iterator[Input]:
             yield Input(path, folder.relative_to(root))
 
 
-class Work(Protocol):
-    """Makes one file: reads the source, writes to ``write`` (None: nothing), tells about it."""
+Facts = dict[str, Any]
 
-    def __call__(self, source: Path, target: Path, *, write: Path | None) -> dict[str, Any]: ...
+
+class Work(Protocol):
+    """Makes one file: reads the source, writes to ``write`` (None: nothing), tells about it.
+
+    A generator function yields after reading and before writing (``rawkit.parallel.Staged``).
+    """
+
+    def __call__(self, source: Path, target: Path, *, write: Path | None) -> Facts | Generator[None, None, Facts]: ...
 
 
 @dataclass(frozen=True)
@@ -141,13 +149,14 @@ class Record:
 @dataclass(frozen=True)
 class _Order:
     job: Job
-    write: Path | None
+    dry_run: bool
 
 
 @dataclass(frozen=True)
 class _Made:
-    facts: dict[str, Any]
+    facts: Facts
     input_sha256: str
+    written: Path | None
     output_sha256: str | None
     seconds: float
 
@@ -157,34 +166,36 @@ class _Maker:
     """Runs in a worker."""
 
     work: Work
+    stages: ClassVar[int] = 3  # read, compute, write
 
     def __call__(self, order: _Order) -> _Made:
-        start = time.monotonic()
-        if order.write is not None:
-            order.write.unlink(missing_ok=True)  # of a worker that was killed after it had written
-        try:
-            return self._made(order, start)
-        except BaseException:
-            if order.write is not None:
-                order.write.unlink(missing_ok=True)
-            raise
+        return last(self.steps(order))
 
-    def _made(self, order: _Order, start: float) -> _Made:
+    def steps(self, order: _Order) -> Generator[None, None, _Made]:
+        start = time.monotonic()
+        source, target = order.job.source, order.job.target
+        name = f".{target.stem}.{secrets.token_hex(4)}.part{target.suffix}"
+        write = None if order.dry_run else target.with_name(name)
+        made = None
         try:
-            digest = sha256(order.job.source)
-            facts = self.work(order.job.source, order.job.target, write=order.write)
-            written = None if order.write is None else sha256(order.write)
-        except (RawkitError, OSError, ValueError, MemoryError) as error:
-            raise _named(error, order.job.source) from error
-        except Exception as error:  # an untrusted file reached code that did not expect it: it costs this file only
-            place = error.__traceback__
-            while place is not None and place.tb_next is not None:
-                place = place.tb_next
-            where = "" if place is None else f" at {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}"
-            raise RawkitError(
-                f"{order.job.source}: rawkit itself failed ({type(error).__name__}{where}: {error}); please report it."
-            ) from error
-        return _Made(facts, digest, written, time.monotonic() - start)
+            _check_regular(source)
+            digest = sha256(source)
+            facts = self.work(source, target, write=write)
+            if isinstance(facts, Generator):
+                facts = yield from facts
+            made = _Made(facts, digest, write, None if write is None else sha256(write), time.monotonic() - start)
+            return made
+        except Exception as error:
+            raise _explained(error, source) from error
+        finally:
+            if made is None and write is not None:
+                write.unlink(missing_ok=True)
+
+
+def _check_regular(path: Path) -> None:
+    """Opening a pipe or a device might wait for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise RawkitError(f"{path} is no regular file.")
 
 
 def estimate_file(path: Path, *, reading: Mapping[str, Any]) -> Any:
@@ -192,16 +203,23 @@ def estimate_file(path: Path, *, reading: Mapping[str, Any]) -> Any:
     from rawkit.raw.read import read_raw
     from rawkit.sensor.single_image import estimate
 
+    _check_regular(path)
     return estimate(read_raw(path, **reading))
 
 
-def _named(error: Exception, source: Path) -> Exception:
-    """The error with the file's name in its message."""
+def _explained(error: Exception, source: Path) -> Exception:
+    """The error with the file's name in its message; of a mistake of ours, with its place too."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if str(source) in text:
-        return error
     if isinstance(error, MemoryError):
         text = f"not enough memory ({text})"
+    elif not isinstance(error, RawkitError | OSError | ValueError):  # an untrusted file reached code not made for it
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = "" if place is None else f" at {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}"
+        text = f"rawkit itself failed ({type(error).__name__}{where}: {text}); please report it."
+    elif str(source) in text:
+        return error
     named = RawkitError(f"{source}: {text}")
     named.errno = getattr(error, "errno", None)  # pyright: ignore[reportAttributeAccessIssue]
     return named
@@ -273,7 +291,6 @@ def run_jobs(
         "would be done"), ``reason`` of the last two kinds, ``seconds`` and what ``work`` told.
     """
     parameters = json.loads(json.dumps(parameters))
-    token = secrets.token_hex(4)
     records = {folder: read_records(folder) for folder in {job.target.parent for job in jobs}}
     if not dry_run:
         _sweep(jobs)
@@ -293,8 +310,7 @@ def run_jobs(
                 decided[place] = outcome
                 continue
             ordered.append(place)
-            name = f".{job.target.stem}.{token}.part{job.target.suffix}"
-            yield _Order(job, None if dry_run else job.target.with_name(name))
+            yield _Order(job, dry_run)
 
     following = 0
     try:
@@ -307,7 +323,7 @@ def run_jobs(
                 if answer.value is None:
                     yield _result(answer.item.job, FAILED, reason=answer.error)
                 else:
-                    yield _finish(answer.item, answer.value, parameters)
+                    yield _finish(answer.item.job, answer.value, parameters)
         while following < len(jobs):
             yield decided.pop(following)
             following += 1
@@ -355,20 +371,19 @@ def _short(value: Any) -> str:
     return text if len(text) <= 24 else text[:12] + "..."
 
 
-def _finish(order: _Order, made: _Made, parameters: dict[str, Any]) -> dict[str, Any]:
+def _finish(job: Job, made: _Made, parameters: dict[str, Any]) -> dict[str, Any]:
     """Record a result, then give it its name."""
-    job = order.job
     facts = {**made.facts, "seconds": round(made.seconds, 3)}
-    if order.write is None or made.output_sha256 is None:
+    if made.written is None or made.output_sha256 is None:
         return _result(job, PLANNED, **facts)
     record = Record(
         job.target.name, made.output_sha256, job.source.name, made.input_sha256, parameters, rawkit.__version__
     )  # fmt: skip
     try:
         append_record(job.target.parent, record)
-        os.replace(order.write, job.target)
+        os.replace(made.written, job.target)
     except OSError as error:
-        order.write.unlink(missing_ok=True)
+        made.written.unlink(missing_ok=True)
         return _result(job, FAILED, reason=f"{job.target}: {error.strerror}")
     return _result(job, DONE, **facts)
 

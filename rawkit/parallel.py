@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import connection
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -357,8 +358,8 @@ class _Pool:
             worker.pipe.send(task.item)
 
     def _set_deadline(self, worker: _Worker) -> None:
-        limited = worker.tasks and self.limits.seconds is not None
-        worker.deadline = time.monotonic() + self.limits.seconds if limited else math.inf
+        limit = self.limits.seconds
+        worker.deadline = math.inf if limit is None or not worker.tasks else time.monotonic() + limit
 
     def _message(self, worker: _Worker) -> Iterator[tuple[_Task, FileResult | None]]:
         try:
@@ -436,23 +437,27 @@ def _answer_in_stages(pipe: connection.Connection, function: Staged) -> None:
     """A thread for each stage, which takes the items in their order."""
     lanes = [ThreadPoolExecutor(1) for _ in range(function.stages)]
     for item in _received(pipe):
-        steps, stage = function.steps(item), None
-        for lane in lanes:
-            stage = lane.submit(_advance, steps, stage, to_end=lane is lanes[-1])
-        lanes[-1].submit(_answer, pipe, lambda _, stage=stage: stage.result()[0], item)
+        steps = function.steps(item)
+        stage: Future[list] = lanes[0].submit(_advance, steps)
+        for lane in lanes[1:-1]:
+            stage = lane.submit(_advance, steps, stage)
+        lanes[-1].submit(_answer, pipe, partial(_end, steps, stage), item)
 
 
-def _advance(steps: Generator[None, None, Any], before: Future | None, *, to_end: bool) -> list[Any] | None:
-    """The next stage after ``before``: None, or a list of the result when it was the last."""
-    result = None if before is None else before.result()
-    if result is not None:
-        return result
-    if to_end:
-        return [last(steps)]
+def _advance(steps: Generator[None, None, Any], before: Future[list] | None = None) -> list[Any]:
+    """The next stage after ``before``: an empty list, or the result in a list when it was the last."""
+    if before is not None and before.result():
+        return before.result()
     try:
-        return next(steps)
+        next(steps)
     except StopIteration as end:
         return [end.value]
+    return []
+
+
+def _end(steps: Generator[None, None, Any], before: Future[list], item: Any) -> Any:
+    result = before.result()
+    return result[0] if result else last(steps)
 
 
 def _leave(number: int, frame: Any) -> None:
@@ -486,11 +491,13 @@ def _map_dask(
 
     def oldest() -> FileResult[Item, Result]:
         item, future = waiting.popleft()
+        reason = ""
         for _ in range(_CLUSTER_TRIES):
             try:
                 return cluster.result(future)
             except _ClusterLost:
                 cluster.reconnect()
+                reason = "it was lost each time"
                 future, others = cluster.send(item), [other for other, _ in waiting]
                 waiting.clear()
                 waiting.extend((other, cluster.send(other)) for other in others)
@@ -500,7 +507,6 @@ def _map_dask(
         return FileResult(item, error=f"the cluster gave no result, {_CLUSTER_TRIES} times ({reason})")
 
     with contextlib.closing(_Cluster(address, function)) as cluster:
-        reason = "it was lost"
         ahead = _AHEAD * (workers or cluster.threads)
         for item in items:
             waiting.append((item, cluster.send(item)))
@@ -592,6 +598,7 @@ class _Cluster:
                 self.client.wait_for_workers(1, timeout=max(deadline - time.monotonic(), 1.0))
                 return
             except Exception:  # many kinds, while a scheduler starts or ends
+                self.close()
                 if time.monotonic() > deadline:
                     raise self._gone() from None
                 time.sleep(1.0)

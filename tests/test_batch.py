@@ -24,7 +24,7 @@ from rawkit.batch import (
     run_jobs,
 )
 from rawkit.errors import UnsupportedRawError
-from rawkit.parallel import Limits, map_files
+from rawkit.parallel import Limits, last, map_files
 from rawkit.restore.files import DenoiseSettings, denoise_file
 
 PHASES = ("RGGB", "BGGR", "GRBG", "GBRG")
@@ -222,7 +222,7 @@ def eight(tmp_path_factory):
     settings = DenoiseSettings(camera="Sony ILCE-7SM2", reading=reading)
     for source in sorted((folder / "in").iterdir()):
         target = folder / "straight" / f"{source.stem}_denoised.dng"
-        denoise_file(source, target, settings, write=target)
+        last(denoise_file(source, target, settings, write=target))
     return folder
 
 

@@ -6,7 +6,7 @@ The chain of ``rawkit denoise`` for one file, importable by name, so that other 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -92,8 +92,8 @@ class DenoiseSettings:
 
 def denoise_file(
     source: Path, target: Path, settings: DenoiseSettings, *, write: Path | None, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Denoise a file.
+) -> Generator[None, None, dict[str, Any]]:
+    """Denoise a file, in three steps: read it, compute, write.
 
     Parameters
     ----------
@@ -104,6 +104,11 @@ def denoise_file(
     write : Path or None
         Where to write the result, which the caller then renames to ``target``.  None: only tell the noise.
     progress : callable(done, total) or None
+
+    Yields
+    ------
+    None
+        Before the computation and after it, so that several files' steps can overlap.
 
     Returns
     -------
@@ -123,6 +128,7 @@ def denoise_file(
     result: dict[str, Any] = {"noise": noise_numbers(image, found), "notes": notes}
     if write is None:
         return result
+    yield
     denoiser = _denoiser(settings.model, settings.device)
     clean, check = denoiser.with_check(
         image,
@@ -135,6 +141,7 @@ def denoise_file(
     )
     strengths = (settings.strength, settings.strength if settings.chroma_strength is None else settings.chroma_strength)
     left = denoiser.remaining_variance(min(strengths), planes=len(image.plane_phases))
+    yield
     written = _write(clean, write, source, settings, found, left, changed=max(strengths) > 0)
     notes += written.pop("notes")
     return {**result, **written, "noise_check": check.to_dict(), "sidecars": _sidecars(source, target, notes)}
