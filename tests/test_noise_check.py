@@ -5,7 +5,6 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from rawkit.restore.noise_check import noise_check
-from rawkit.restore.repair import repair
 from rawkit.sensor.params import NoiseParams
 
 K, V, WHITE = 1.5, 40.0, 4000.0
@@ -54,18 +53,3 @@ def test_nothing_is_said_without_flat_areas():
     check = noise_check(texture, texture, NoiseParams(K, V), white=WHITE)
     assert check.ratio is None
     assert check.warning is None
-
-
-def test_defective_pixels_take_their_neighbors_value():
-    rng = np.random.default_rng(1)
-    mosaic = rng.normal(100, 1, (20, 20)).astype(np.float32)
-    broken = mosaic.copy()
-    where = np.array([[0, 0], [7, 9], [7, 11], [19, 19]])
-    broken[tuple(where.T)] = 5000
-    out = repair(broken, where, (2, 2))
-    assert np.abs(out[tuple(where.T)] - 100).max() < 4
-    untouched = np.ones_like(mosaic, bool)
-    untouched[tuple(where.T)] = False
-    assert np.array_equal(out[untouched], mosaic[untouched])
-    with pytest.raises(ValueError, match="another sensor"):
-        repair(mosaic, np.array([[20, 0]]), (2, 2))

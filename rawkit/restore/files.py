@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rawkit.errors import DamagedDataWarning, OutputExistsError
 from rawkit.raw.develop import demosaic
@@ -21,6 +22,7 @@ from rawkit.raw.image import AnyRaw, RawImage
 from rawkit.raw.read import read_raw
 from rawkit.resources import find_weights, sha256
 from rawkit.restore.denoise import CLASSICAL, Denoiser
+from rawkit.restore.repair import known_defects
 from rawkit.restore.tiling import Progress
 from rawkit.sensor.database import FoundNoise, find_noise
 
@@ -128,6 +130,7 @@ def denoise_file(
     result: dict[str, Any] = {"noise": noise_numbers(image, found), "notes": notes}
     if write is None:
         return result
+    defects = _defects(image, found, notes)
     yield
     denoiser = _denoiser(settings.model, settings.device)
     clean, check = denoiser.with_check(
@@ -136,6 +139,7 @@ def denoise_file(
         strength=settings.strength,
         chroma_strength=settings.chroma_strength,
         self_ensemble=settings.self_ensemble,
+        defects=defects,
         workers=settings.threads,
         progress=progress,
     )
@@ -158,6 +162,20 @@ def noise_numbers(image: AnyRaw, found: FoundNoise) -> dict[str, Any]:
         "read_var": np.broadcast_to(np.asarray(found.params.read_var, float).reshape(-1), (count,)).tolist(),
         "origin": found.params.origin,
     }
+
+
+def _defects(image: AnyRaw, found: FoundNoise, notes: list[str]) -> NDArray | None:
+    """Defective pixels that the camera's profile knows; what became of its map is noted."""
+    if found.profile is None or not isinstance(image, RawImage):
+        return None
+    try:
+        places = known_defects(image, found.params, found.profile)
+    except ValueError as error:
+        notes.append(f"no defective pixel is repaired: {error}")
+        return None
+    if len(places):
+        notes.append(f"{len(places)} pixels repaired that the profile knows to be defective")
+    return places
 
 
 @lru_cache(maxsize=1)
