@@ -39,7 +39,6 @@ from rawkit.cli.options import (
     check_iso,
 )
 from rawkit.cli.output import (
-    FAILED,
     USAGE,
     batch_bar,
     finish,
@@ -424,12 +423,7 @@ def profiles_import(
     elif format is ProfileFormat.darktable:
         profile = exchange.from_darktable(file, camera)
     else:
-        try:
-            document = json.loads(file.read_text(encoding="utf-8"))
-            parameters = document.get("params", document)[camera]
-        except (ValueError, KeyError, AttributeError):
-            stop(f"{file} holds no ELD parameters of {camera}.", FAILED)
-        profile = exchange.from_eld(parameters, make="", model=camera)
+        profile = exchange.from_eld(exchange.eld_parameters(file, camera), make="", model=camera)
     profile.save(output, overwrite=overwrite)
     if as_json:
         print_json({"profile": str(output), **profile.to_dict()})

@@ -275,6 +275,23 @@ def dng_noise_profile_text(profile: CameraProfile, iso: float) -> str:
 # ---------------------------------------------------------------------------------------------- ELD
 
 
+def eld_parameters(path: Path | str, camera: str) -> Mapping[str, Any]:
+    """One camera's parameters in an ELD-type JSON file, at its top or under ``params``.
+
+    Raises
+    ------
+    ProfileError
+        The file is not such JSON, or does not list the camera.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        return document.get("params", document)[camera]
+    except OSError as error:
+        raise ProfileError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise ProfileError(f"{path} holds no ELD parameters of {camera}.") from None
+
+
 def from_eld(
     parameters: Mapping[str, Any],
     *,
