@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "parallel": {"errors"},
     "batch": {"errors", "resources", "raw", "sensor", "parallel"},
     "demo": {"errors", "resources", "raw", "sensor", "noise", "restore", "report"},
+    "view": {"errors", "resources", "raw", "sensor", "restore", "report", "parallel", "batch"},
 }
 
 

@@ -6,12 +6,12 @@ outputs that exist already were left alone; 130 interrupted.
 
 from __future__ import annotations
 
-from rawkit.cli import calibration, denoising, synthesis, demo  # isort: skip  (the order in the help)
+from rawkit.cli import calibration, denoising, viewing, synthesis, demo  # isort: skip  (the order in the help)
 from rawkit.cli.app import app
 from rawkit.cli.output import FAILED, INTERRUPTED, stop
 from rawkit.errors import RawkitError
 
-__all__ = ["app", "calibration", "demo", "denoising", "main", "synthesis"]
+__all__ = ["app", "calibration", "demo", "denoising", "main", "synthesis", "viewing"]
 
 
 def main() -> None:

@@ -79,14 +79,14 @@ def render_small(image: AnyRaw, height: int, width: int, crop: Crop | None = Non
     """
     rows, cols = (image.mosaic if isinstance(image, RawImage) else image.pixels).shape[:2]
     top, left, tall, wide = (round(v) for v in crop or (0, 0, rows, cols))
-    whole = _cut(image, top, left, min(rows, top + tall), min(cols, left + wide))
+    whole = cut(image, top, left, min(rows, top + tall), min(cols, left + wide))
     block = max(1, min(tall // height, wide // width))
     period = max(image.cfa.shape) if isinstance(image, RawImage) else 1
     reduced = list(_block_means(whole, block // period * period) if block >= period else developed_bands(whole))
     return _resized(np.concatenate(reduced), height, width)
 
 
-def _cut(image: AnyRaw, top: int, left: int, bottom: int, right: int) -> AnyRaw:
+def cut(image: AnyRaw, top: int, left: int, bottom: int, right: int) -> AnyRaw:
     """Part of the active area with its levels and phase, lying as stored."""
     black = image.black
     delta_h = None if black.delta_h is None else black.delta_h[left:right]
@@ -101,19 +101,20 @@ def _cut(image: AnyRaw, top: int, left: int, bottom: int, right: int) -> AnyRaw:
     )
 
 
-def _size(image: AnyRaw) -> tuple[int, int]:
+def image_size(image: AnyRaw) -> tuple[int, int]:
+    """Height and width of the active area [pixels], as stored."""
     height, width = (image.mosaic if isinstance(image, RawImage) else image.pixels).shape[:2]
     return height, width
 
 
 def _block_means(image: AnyRaw, block: int) -> Iterator[NDArray[np.float32]]:
     """Linear sRGB of the color means of ``block`` x ``block`` pixels, in bands; ragged edges are dropped."""
-    height, width = (n // block for n in _size(image))
+    height, width = (n // block for n in image_size(image))
     rows, cols = image.cfa.shape if isinstance(image, RawImage) else (1, 1)
     span = image.white_level - float(np.mean(image.black_level))
     for top in range(0, height, _BAND):
         count = min(_BAND, height - top)
-        band = _cut(image, top * block, 0, (top + count) * block, width * block)
+        band = cut(image, top * block, 0, (top + count) * block, width * block)
         signal = band.signal()
         if isinstance(band, LinearImage):
             pixels = signal.reshape(count, block, width, block, -1).mean(axis=(1, 3))
@@ -131,10 +132,10 @@ def _block_means(image: AnyRaw, block: int) -> Iterator[NDArray[np.float32]]:
 
 def developed_bands(image: AnyRaw) -> Iterator[NDArray[np.float32]]:
     """Linear sRGB of the active area at full size, in bands of rows, as stored, not turned upright."""
-    height, width = _size(image)
+    height, width = image_size(image)
     for top in range(0, height, _BAND):
         start, stop = max(0, top - _MARGIN), min(height, top + _BAND + _MARGIN)
-        yield render_linear(_cut(image, start, 0, stop, width))[top - start : top - start + _BAND]
+        yield render_linear(cut(image, start, 0, stop, width))[top - start : top - start + _BAND]
 
 
 def _resized(picture: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
@@ -200,7 +201,7 @@ def replace_previews(source: bytes, image: AnyRaw, notes: list[str], rendered: d
     if not previews:
         return source
     raw = find_raw(tiff)
-    crops = possible_crops(raw.first, raw.ifd, _size(image))
+    crops = possible_crops(raw.first, raw.ifd, image_size(image))
     done: list[tuple[Ifd, int, list[bytes]]] = []
     for ifd, pointer in previews:
         try:
@@ -301,7 +302,7 @@ def fitted(
     like : (height, width, 3) uint8 or None
         The picture this one replaces.
     """
-    tall, wide = (crop[2], crop[3]) if crop else _size(image)
+    tall, wide = (crop[2], crop[3]) if crop else image_size(image)
     scale = min(height / tall, width / wide)
     rows, cols = max(1, round(tall * scale)), max(1, round(wide * scale))
     rows, cols = (full if full - part <= _ASPECT_SLACK else part for full, part in ((height, rows), (width, cols)))

@@ -187,7 +187,7 @@ def comparison_page(
         _viewer(pictures, before, after),
         html.paragraph(note, note=True) if note else "",
         html.heading("Figures"),
-        html.table(("", "value", "what it says"), _figures(comparison), wrap=True),
+        html.table(("", "value", "what it says"), figures(comparison), wrap=True),
         *(html.paragraph(remark, note=True) for remark in comparison.remarks),
     ]
     return html.page(f"{before}: before and after", blocks)
@@ -256,7 +256,9 @@ def _part(size: tuple[int, int], crop: tuple[int, int, int, int] | None) -> tupl
     return slice(top, top + down), slice(left, left + across), note
 
 
-def _figures(comparison: Comparison) -> list[tuple[str, str, str]]:
+def figures(comparison: Comparison) -> list[tuple[str, str, str]]:
+    """Name, value and meaning of every figure, for people."""
+
     def told(value: float | None, form: str) -> str:
         return "not known" if value is None else format(value, form)
 
@@ -285,13 +287,7 @@ def _figures(comparison: Comparison) -> list[tuple[str, str, str]]:
 # ------------------------------------------------------------------------------------------------------ the viewer
 
 _VIEWER_STYLE = """
-.viewer fieldset { border: 0; padding: 0; margin: 0 1.25rem 0.5rem 0; display: inline-block; vertical-align: top; }
-.viewer legend { float: left; padding: 0.35rem 0.5rem 0.35rem 0; color: var(--soft); font-size: 0.9rem; }
-.viewer fieldset label { display: inline-block; cursor: pointer; }
-.viewer fieldset input { position: absolute; opacity: 0; }
-.viewer fieldset span { display: block; padding: 0.35rem 0.7rem; border: 1px solid var(--line); margin-left: -1px; }
-.viewer input:checked + span { background: var(--ink); color: var(--paper); }
-.viewer input:focus-visible + span, .viewer .window:focus-visible { outline: 3px solid #3b82f6; outline-offset: 2px; }
+.viewer .window:focus-visible { outline: 3px solid #3b82f6; outline-offset: 2px; }
 .viewer .frame { position: relative; background: #808080; overflow: hidden; }
 .viewer .window { overflow: auto; height: min(70vh, 48rem); cursor: grab; }
 .viewer .stage { position: relative; margin: auto; }
@@ -393,8 +389,8 @@ def _viewer(pictures: list[NDArray[np.uint8]], before: str, after: str) -> str:
     zooms = (("fit", "Fit"), ("100", "100 %"), ("400", "400 %"))
     return (
         f'<style>{_VIEWER_STYLE}</style><div class="viewer" data-width="{width}" data-height="{height}">'
-        + _choice("View", "view", views)
-        + _choice("Zoom", "zoom", zooms)
+        + html.choice("View", "view", views)
+        + html.choice("Zoom", "zoom", zooms)
         + '<div class="frame"><div class="window" tabindex="0" role="group" '
         'aria-label="the picture; arrow keys move it when it is zoomed">'
         f'<div class="stage">{images}</div></div><div class="divider"></div></div>'
@@ -407,13 +403,3 @@ def _viewer(pictures: list[NDArray[np.uint8]], before: str, after: str) -> str:
         )
         + f"<script>{_VIEWER_SCRIPT}</script>"
     )
-
-
-def _choice(title: str, name: str, options: tuple[tuple[str, str], ...]) -> str:
-    """Buttons of which one is pressed; the first at the start."""
-    buttons = "".join(
-        f'<label><input type="radio" name="{name}" value="{value}"{" checked" if i == 0 else ""}>'
-        f"<span>{markup.escape(text)}</span></label>"
-        for i, (value, text) in enumerate(options)
-    )
-    return f"<fieldset><legend>{title}</legend>{buttons}</fieldset>"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
-_STYLE = """
+#: Look of all our pages.
+STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fdfdfc; --line: #d8d8d4; --soft: #6b6b66; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e6e1; --paper: #1b1c1e; --line: #3a3b3d; --soft: #a3a19b; } }
 body { margin: 0 auto; max-width: 64rem; padding: 1rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
@@ -47,6 +48,13 @@ figure svg { max-width: 100%; height: auto; background: #fff; }
   background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
 .compare input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
 .compare:focus-within { outline: 3px solid #3b82f6; outline-offset: 2px; }
+fieldset.choice { border: 0; padding: 0; margin: 0 1.25rem 0.5rem 0; display: inline-block; vertical-align: top; }
+.choice legend { float: left; padding: 0.35rem 0.5rem 0.35rem 0; color: var(--soft); font-size: 0.9rem; }
+.choice label { display: inline-block; cursor: pointer; }
+.choice input { position: absolute; opacity: 0; }
+.choice span { display: block; padding: 0.35rem 0.7rem; border: 1px solid var(--line); margin-left: -1px; }
+.choice input:checked + span { background: var(--ink); color: var(--paper); }
+.choice input:focus-visible + span { outline: 3px solid #3b82f6; outline-offset: 2px; }
 """
 
 _SCRIPT = """
@@ -61,7 +69,7 @@ def page(title: str, blocks: Sequence[str]) -> str:
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style></head>\n<body>\n<h1>{html.escape(title)}</h1>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n<h1>{html.escape(title)}</h1>\n"
         + "\n".join(blocks)
         + f"\n<script>{_SCRIPT}</script>\n</body></html>\n"
     )
@@ -109,6 +117,16 @@ def figure_block(figure: Figure, caption: str) -> str:
     prefix = f"f{zlib.crc32(svg.encode()):08x}-"  # ids of several figures on one page must differ
     svg = re.sub(r'(id="|href="#|url\(#)', lambda m: m.group(1) + prefix, svg)
     return f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def choice(title: str, name: str, options: Sequence[tuple[str, str]]) -> str:
+    """Buttons (value, text) of which one is pressed; the first at the start."""
+    buttons = "".join(
+        f'<label><input type="radio" name="{name}" value="{value}"{" checked" if i == 0 else ""}>'
+        f"<span>{html.escape(text)}</span></label>"
+        for i, (value, text) in enumerate(options)
+    )
+    return f'<fieldset class="choice"><legend>{html.escape(title)}</legend>{buttons}</fieldset>'
 
 
 def data_uri(image: np.ndarray, *, full_chroma: bool = False) -> str:
