@@ -501,6 +501,8 @@ def _map_dask(
                 future, others = cluster.send(item), [other for other, _ in waiting]
                 waiting.clear()
                 waiting.extend((other, cluster.send(other)) for other in others)
+            except RawkitError:
+                raise
             except Exception as error:  # KilledWorker, or something that cannot be sent or loaded
                 reason = type(error).__name__
                 future = cluster.send(item)

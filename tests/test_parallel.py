@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rawkit import parallel
 from rawkit.errors import RawkitError, UnsupportedRawError
 from rawkit.parallel import Limits, map_files
 
@@ -163,6 +165,82 @@ def test_dask_gives_the_same():
     assert [r.item for r in results] == items
     assert [r.value and r.value[0] for r in results] == [9, None, 25]
     assert "negative" in results[1].error
+
+
+def slow_square(item):
+    time.sleep(0.2)
+    return item * item
+
+
+class Cluster:
+    """A Dask scheduler at a fixed address and one worker, each in a process of its own, which can be killed."""
+
+    def __init__(self, folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        self.folder, self.processes = folder, {}
+
+    def start(self, *kinds):
+        port = self.address.rsplit(":", 1)[1]
+        for kind in kinds:
+            options = (
+                ("--host", "127.0.0.1", "--port", port, "--no-dashboard")
+                if kind == "scheduler"
+                else (self.address, "--nthreads", "2", "--no-nanny", "--no-dashboard", "--local-directory", self.folder)
+            )
+            self.processes[kind] = subprocess.Popen(
+                [sys.executable, "-m", "dask", kind, *map(str, options)],
+                stderr=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+            )
+
+    def kill(self):
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    pytest.importorskip("distributed")
+    made = Cluster(tmp_path)
+    made.start("scheduler", "worker")
+    yield made
+    made.kill()
+
+
+def test_a_cluster_that_is_lost_and_comes_back_costs_nothing(cluster):
+    results = map_files(slow_square, range(12), backend=cluster.address)
+    first = next(results)
+    cluster.kill()
+    cluster.start("scheduler", "worker")
+    rest = list(results)
+    assert [r.item for r in [first, *rest]] == list(range(12))
+    assert [r.value for r in [first, *rest]] == [i * i for i in range(12)]
+
+
+def test_a_cluster_that_does_not_come_back_ends_the_run_with_one_line(cluster, monkeypatch):
+    results = map_files(slow_square, range(12), backend=cluster.address)
+    next(results)
+    monkeypatch.setattr(parallel, "CLUSTER_RETURN", 1.0)
+    monkeypatch.setattr(parallel, "_CONNECT", 1.0)
+    cluster.kill()
+    start = time.monotonic()
+    with pytest.raises(RawkitError, match="has not come back within 1 s"):
+        list(results)
+    assert time.monotonic() - start < 20
+
+
+def test_a_cluster_whose_last_worker_goes_is_waited_for_as_well(cluster, monkeypatch):
+    results = map_files(slow_square, range(12), backend=cluster.address)
+    next(results)
+    monkeypatch.setattr(parallel, "CLUSTER_RETURN", 1.0)
+    monkeypatch.setattr(parallel, "_LOOK", 0.5)
+    cluster.processes["worker"].kill()
+    with pytest.raises(RawkitError, match="has not come back within 1 s"):
+        list(results)
 
 
 def test_misuse_is_explained():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -51,6 +52,8 @@ class BatchOptions:
         if self.is_serial(count):
             return partial(map_files, backend=SERIAL)
         if self.cluster is not None:
+            for name in ("distributed", "asyncio"):  # they tell of every lost connection, which map_files mends
+                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
             return partial(map_files, backend=self.cluster)
         workers = min(self.workers, count)
         if self.threads is not None:  # the processes share the cores; their libraries would each take all
