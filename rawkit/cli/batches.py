@@ -52,8 +52,7 @@ class BatchOptions:
         if self.is_serial(count):
             return partial(map_files, backend=SERIAL)
         if self.cluster is not None:
-            for name in ("distributed", "asyncio"):  # they tell of every lost connection, which map_files mends
-                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+            logging.disable()  # Dask tells of every lost connection, with tracebacks; map_files mends it
             return partial(map_files, backend=self.cluster)
         workers = min(self.workers, count)
         if self.threads is not None:  # the processes share the cores; their libraries would each take all
