@@ -15,7 +15,7 @@ setup: .venv/.base
 	@touch $@
 
 .venv/.dev: .venv/.base
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,torch,hdf5,cluster]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,torch,hdf5,cluster,view]"
 	@touch $@
 
 .venv/.docs: .venv/.base
@@ -38,7 +38,7 @@ bench: .venv/.dev
 
 docs: .venv/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "open site/index.html"
+	@echo "open site/index.html; its search needs: $(BIN)/python -m http.server -d site"
 
 clean:
 	rm -rf .venv demo-output build dist site

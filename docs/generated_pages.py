@@ -28,6 +28,9 @@ FIELDS_MARK = "<!-- fields of calibration_data/schema.json -->"
 GENERATED = ("reference/cli.md", "changelog.md", "benchmarks.md")
 
 _SECTION_MARK = re.compile(r"<!-- section of README\.md: (.+) -->")
+_FOREIGN = re.compile(
+    r"""<(?:(?:script|img|iframe|source)\b[^>]*\bsrc|link\b(?![^>]*rel="?canonical)[^>]*\bhref)=["']?(https?:[^"'\s>]+)"""
+)
 _KINDS = {"object": "table", "array": "list", "string": "text", "integer": "whole number", "number": "number"}
 _BOUNDS = {"exclusiveMinimum": "above {:g}", "minimum": "{:g} or more", "maximum": "{:g} at most"}
 _EXIT_CODES = (
@@ -120,6 +123,16 @@ def on_files(files: Any, config: Any) -> Any:
     for uri, content in zip(GENERATED, contents, strict=True):
         files.append(File.generated(config, uri, content=content))
     return files
+
+
+def on_post_page(output: str, *, page: Any, **_: Any) -> str:
+    """mkdocs: refuse a page that would load anything from another place."""
+    found = _FOREIGN.search(output)
+    if found is not None:
+        from mkdocs.exceptions import PluginError
+
+        raise PluginError(f"{page.file.src_uri} loads {found[1]}; everything the site needs must lie in it.")
+    return output
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
