@@ -130,7 +130,7 @@ def denoise_file(
     result: dict[str, Any] = {"noise": noise_numbers(image, found), "notes": notes}
     if write is None:
         return result
-    defects = _defects(image, found, notes)
+    defects = defects_to_repair(image, found, notes)
     yield
     denoiser = _denoiser(settings.model, settings.device)
     clean, check = denoiser.with_check(
@@ -164,7 +164,7 @@ def noise_numbers(image: AnyRaw, found: FoundNoise) -> dict[str, Any]:
     }
 
 
-def _defects(image: AnyRaw, found: FoundNoise, notes: list[str]) -> NDArray | None:
+def defects_to_repair(image: AnyRaw, found: FoundNoise, notes: list[str]) -> NDArray | None:
     """Defective pixels that the camera's profile knows; what became of its map is noted."""
     if found.profile is None or not isinstance(image, RawImage):
         return None

@@ -81,6 +81,8 @@ class Opened:
         Where the noise parameters come from, or why there are none.
     notes : tuple of str
         What reading the file had to say.
+    defects : (N, 2) int or None
+        Rows and columns of pixels, as stored, that are repaired first.
     """
 
     path: Path
@@ -88,6 +90,7 @@ class Opened:
     noise: FoundNoise | None
     source: str
     notes: tuple[str, ...] = ()
+    defects: NDArray | None = None
 
     @property
     def width(self) -> int:
@@ -208,10 +211,19 @@ def denoised_part(
         opened.noise.params,
         strength=strength,
         chroma_strength=chroma_strength,
+        defects=_within(opened.defects, outer),
         workers=workers,
         progress=progress,
     )
     return Part(before, after, within)
+
+
+def _within(places: NDArray | None, box: Box) -> NDArray | None:
+    """Those of (N, 2) rows and columns that lie in ``box``, counted from its corner."""
+    if places is None:
+        return None
+    moved = places - (box.top, box.left)
+    return moved[np.all((moved >= 0) & (moved < (box.height, box.width)), axis=1)]
 
 
 def rendered_part(opened: Opened, part: Part, *, exposure: float) -> Comparison:

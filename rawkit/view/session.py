@@ -31,7 +31,7 @@ from rawkit.raw.read import read_raw
 from rawkit.report.compare import Comparison, find_noise_or_why
 from rawkit.resources import bundled_weights
 from rawkit.restore.denoise import CLASSICAL, Denoiser
-from rawkit.restore.files import DenoiseSettings, denoise_file
+from rawkit.restore.files import DenoiseSettings, defects_to_repair, denoise_file
 from rawkit.restore.tiling import Progress
 from rawkit.view.folder import Folder
 from rawkit.view.picture import Box, Opened, Part, denoised_part, exposed, overview, rendered_part, with_neutral
@@ -258,12 +258,13 @@ class Session:
         (result,) = self.decode(partial(_read, reading=self.settings.reading), [path])
         if result.value is None:
             raise UnsupportedRawError(result.error or f"{path.name} cannot be read.")
-        image, notes = result.value
-        shown = with_neutral(image)
+        image, told = result.value
+        shown, notes = with_neutral(image), list(told)
         noise, source = find_noise_or_why(
             shown, profile=self.settings.profile, camera=self.settings.camera, darktable=self.settings.darktable
         )
-        return Opened(path, shown, noise, source, notes)
+        defects = None if noise is None else defects_to_repair(shown, noise, notes)
+        return Opened(path, shown, noise, source, tuple(notes), defects)
 
     def _denoiser(self, model: str) -> Denoiser:
         self._known(model)
