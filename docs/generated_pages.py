@@ -44,7 +44,29 @@ def cli_page() -> str:
     command = [sys.executable, "-m", "typer", "rawkit.cli", "utils", "docs", "--name", "rawkit", "--title", "Commands"]
     text = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     heading, _, body = text.partition("\n")
-    return f"{heading}\n\n{_EXIT_CODES}\n{body}"
+    return f"{heading}\n\n{_EXIT_CODES}\n{_without_html(_with_whole_summaries(body))}"
+
+
+def _with_whole_summaries(text: str) -> str:
+    """The lists of commands, whose summaries are cut short, with the first words of each command and a link to it."""
+    told = dict(re.findall(r"^#{2,3} `rawkit ([^`]+)`\n\n(.+?)(?:\n\n|\n?$)", text, re.MULTILINE | re.DOTALL))
+    group = ""
+    lines = []
+    for line in text.splitlines():
+        if (title := re.match(r"#{2,3} `rawkit ([^`]+)`", line)) is not None:
+            group = title[1] + " "
+        entry = re.match(r"\* `([a-z]+)`: ", line)
+        if entry is not None and group + entry[1] in told:
+            name = group + entry[1]
+            line = f"* [`{entry[1]}`](#rawkit-{name.replace(' ', '-')}): {' '.join(told[name].split())}"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _without_html(text: str) -> str:
+    """``<`` outside of code, which Markdown would take for the beginning of a tag, written as an entity."""
+    parts = re.split(r"(```.*?```|`[^`\n]*`)", text, flags=re.DOTALL)
+    return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts)
 
 
 @dataclass(frozen=True)

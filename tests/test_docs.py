@@ -2,6 +2,8 @@
 
 import ast
 import glob
+import importlib.util
+import json
 import re
 import shlex
 import sys
@@ -254,6 +256,44 @@ def test_quoted_messages_are_rawkits_own():
                 assert part in source, f"{page.name}: {part!r} is in no message of rawkit's"
 
 
+def test_the_page_of_commands_is_whole():
+    """Every command has its section, no summary is cut short, and nothing would be lost as an HTML tag."""
+    import typer
+
+    from rawkit.cli import app
+
+    page = generated_pages().cli_page()
+    for name in typer.main.get_command(app).commands:
+        assert f"\n## `rawkit {name}`\n" in page, name
+        assert re.search(rf"^\* \[`{name}`\]\(#rawkit-{name}\): .*[^.]\.$", page, re.MULTILINE), name
+    assert "<" not in re.sub(r"```.*?```|`[^`\n]*`", "", page, flags=re.DOTALL)
+
+
+def generated_pages():
+    """The hook of mkdocs.yml."""
+    spec = importlib.util.spec_from_file_location("generated_pages", DOCS / "generated_pages.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pages_that_load_from_elsewhere_are_refused():
+    foreign = generated_pages()._FOREIGN
+    for tag in (
+        '<script src="https://a.org/b.js">',
+        '<link rel="stylesheet" href="https://a.org/c">',
+        "<img src=http://a.org/d>",
+    ):
+        assert foreign.search(tag), tag
+    for tag in (
+        '<a href="https://a.org">',
+        '<script src="assets/b.js">',
+        '<link rel="canonical" href="https://a.org">',
+    ):
+        assert not foreign.search(tag), tag
+
+
 def nav_pages(entries):
     for entry in entries:
         for value in entry.values() if isinstance(entry, dict) else [entry]:
@@ -261,14 +301,9 @@ def nav_pages(entries):
 
 
 def test_every_page_can_be_reached():
-    sys.path.insert(0, str(DOCS))
-    try:
-        from generated_pages import GENERATED
-    finally:
-        sys.path.remove(str(DOCS))
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     listed = sorted(nav_pages(config["nav"]))
-    there = sorted([p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")] + list(GENERATED))
+    there = sorted([p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")] + list(generated_pages().GENERATED))
     assert listed == there
 
 
@@ -282,15 +317,9 @@ def test_the_site_needs_nothing_from_elsewhere():
 
 def test_the_table_of_profile_fields_is_that_of_the_schema():
     """Every field that the schema allows in a profile's entries has its row."""
-    import json
-
-    sys.path.insert(0, str(DOCS))
-    try:
-        from generated_pages import FIELDS_MARK, fields_tables
-    finally:
-        sys.path.remove(str(DOCS))
-    assert FIELDS_MARK in (DOCS / "reference" / "profile-format.md").read_text(encoding="utf-8")
-    tables = fields_tables()
+    hook = generated_pages()
+    assert hook.FIELDS_MARK in (DOCS / "reference" / "profile-format.md").read_text(encoding="utf-8")
+    tables = hook.fields_tables()
     schema = json.loads((ROOT / "calibration_data" / "schema.json").read_text(encoding="utf-8"))
     entry = schema["properties"]["noise"]["items"]["properties"]
     for name in [*schema["properties"], *entry, *entry["details"]["properties"]]:
