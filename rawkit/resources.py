@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 from rawkit.errors import OutputExistsError, ProfileError, WeightsError
 
 PACKAGE = Path(__file__).resolve().parent
+_DIGITS = 18  # of a whole number: what 64 bits hold
 
 
 def data_folder(name: str) -> Path:
@@ -61,6 +63,38 @@ def profile_validator() -> Callable[[Any], str | None]:
         return f"at {where}: {error.message}"
 
     return check
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Decoded JSON of a file that anybody may have written: every number in it is finite.
+
+    Raises
+    ------
+    ValueError
+        Not JSON, NaN or Infinity (which JSON does not have), a number beyond what a float holds, or deeper nesting
+        than the parser follows.
+
+    Examples
+    --------
+    >>> parse_json('{"iso": 100, "gain": 1e999}')
+    Traceback (most recent call last):
+    ValueError: 1e999 must be a number that a float holds.
+    """
+
+    def refuse(word: str) -> Any:
+        raise ValueError(f"{word[:20]} must be a number that a float holds.")
+
+    def whole(digits: str) -> int:
+        return int(digits) if len(digits) <= _DIGITS else refuse(digits)
+
+    def broken(digits: str) -> float:
+        number = float(digits)
+        return number if math.isfinite(number) else refuse(digits)
+
+    try:
+        return json.loads(text, parse_int=whole, parse_float=broken, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply.") from None
 
 
 def bundled_weights() -> dict[str, dict[str, Any]]:

@@ -158,8 +158,10 @@ def _mosaics() -> list[Seed]:
     np.save(npy, mosaic)
     tifffile.imwrite(tiff, mosaic)
     tifffile.imwrite(tiled, mosaic, tile=(16, 16), compression="zlib", predictor=True)
-    spec = {"width": SHAPE[1], "height": SHAPE[0], "dtype": "<u2", "cfa": "RGGB", "black_level": 32,
-            "white_level": 16383, "iso": 800, "as_shot_neutral": [0.5, 1.0, 0.6], "orientation": 1, "make": "Maker"}  # fmt: skip
+    spec = {
+        "width": SHAPE[1], "height": SHAPE[0], "dtype": "<u2", "cfa": "RGGB", "black_level": 32, "white_level": 16383,
+        "iso": 800, "as_shot_neutral": [0.5, 1.0, 0.6], "orientation": 1, "make": "Maker",
+    }  # fmt: skip
     return [
         Seed("mosaic.npy", "mosaic", "bytes", npy.getvalue()),
         Seed("mosaic.tif", "mosaic", "tiff", tiff.getvalue()),

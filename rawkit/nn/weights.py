@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 
 from rawkit.errors import WeightsError
 from rawkit.nn.restormer import RawRestormer, RestormerConfig
-from rawkit.resources import replacing
+from rawkit.resources import parse_json, replacing
 
 FORMAT = "rawkit"
 ARCHITECTURE = "RawRestormer"
@@ -59,7 +59,9 @@ def _header(content: bytes, path: Path) -> dict[str, str]:
     if not 2 <= size <= min(_LARGEST_HEADER, len(content) - 8) or content[8:9] != b"{":
         raise WeightsError(f"{path.name} is not a safetensors file (or cut short); rawkit reads no other weights.")
     try:
-        metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+        metadata = {
+            str(name): str(text) for name, text in parse_json(content[8 : 8 + size]).get("__metadata__", {}).items()
+        }
     except (ValueError, AttributeError):
         raise WeightsError(f"{path.name}: its header is damaged; fetch the file again.") from None
     if metadata.get("format") != FORMAT:
@@ -105,11 +107,14 @@ def load_network(path: Path | str) -> tuple[RawRestormer, dict[str, Any]]:
     if header.get("architecture") != ARCHITECTURE:
         raise WeightsError(f"{name} holds a {header.get('architecture')}; a {ARCHITECTURE} is needed here.")
     try:
-        network = RawRestormer(RestormerConfig.from_dict(json.loads(header["config"])))
-        about = dict(json.loads(header["about"]))
-    except (KeyError, TypeError, ValueError) as error:
+        config = RestormerConfig.from_dict(parse_json(header["config"]))
+        about = dict(parse_json(header["about"]))
+        if max(*config.blocks, config.refinement) > len(tensors):
+            raise ValueError(f"{config.blocks} blocks and {config.refinement} more in {len(tensors)} tensors")
+        with torch.device("meta"):  # shapes without memory: a network of any size may be announced
+            expected = RawRestormer(config).state_dict()
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError) as error:
         raise WeightsError(f"{name}: configuration not understood ({error}); is the file newer than rawkit?") from None
-    expected = network.state_dict()
     wrong = sorted(set(expected) ^ set(tensors)) or sorted(
         k for k, v in expected.items() if tensors[k].shape != v.shape or not tensors[k].is_floating_point()
     )
@@ -117,5 +122,6 @@ def load_network(path: Path | str) -> tuple[RawRestormer, dict[str, Any]]:
         raise WeightsError(f"{name}: {wrong[0]} does not fit its configuration ({len(wrong)} such); fetch it again.")
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise WeightsError(f"{name}: weights that are not numbers; fetch the file again.")
+    network = RawRestormer(config)
     network.load_state_dict({k: v.float() for k, v in tensors.items()})
     return network.eval(), about

@@ -29,10 +29,18 @@ from rawkit.raw.tiff import ByteOrder, Ifd, TiffFile
 
 MAX_PIXELS = 400_000_000  # a larger header is damage: no sensor in use delivers more in one frame
 _MAX_SAMPLES_PER_PIXEL = 8
+_MAX_NUMBERS = 1 << 22  # of one tag: the offsets of MAX_PIXELS in tiles of 10 x 10
 _MAX_TILE_PADDING = 4  # stored area with tile padding, in multiples of the image area (plus one tile)
 
 UNCOMPRESSED, JPEG, DEFLATE, LOSSY_JPEG, JPEG_XL = 1, 7, 8, 34892, 52546
 _COMPRESSIONS = (UNCOMPRESSED, JPEG, DEFLATE, LOSSY_JPEG, JPEG_XL)
+
+# What the densest stream can hold, so that no memory is taken for a picture that cannot be there: a sample takes a bit
+# of lossless JPEG, a block of 64 takes two bits of baseline JPEG, deflate repeats 258 bytes in 2 bits.  By compression,
+# or by compression and bits; JPEG XL has no such bound.
+_MOST_SAMPLES_PER_BYTE: dict[int | tuple[int, int], int] = {
+    UNCOMPRESSED: 1, JPEG: 8, (JPEG, 8): 256, LOSSY_JPEG: 512, DEFLATE: 1032,
+}  # fmt: skip
 
 # Predictor tag -> (samples from one value to the one it is predicted by, in pixels; on float bytes?)
 _PREDICTORS = {2: (1, False), 34892: (2, False), 34893: (4, False), 3: (1, True), 34894: (2, True), 34895: (4, True)}
@@ -151,6 +159,14 @@ class Layout:
                     f"a strip or tile of {count} bytes should lie at byte {offset}, the file has {file_size}: "
                     "it is cut or damaged; copy it again."
                 )
+        densest = _MOST_SAMPLES_PER_BYTE.get(
+            (self.compression, self.bits), _MOST_SAMPLES_PER_BYTE.get(self.compression)
+        )
+        if densest is not None and self.height * self.width * self.samples > densest * sum(self.counts):
+            raise UnsupportedRawError(
+                f"{self.width}x{self.height} pixels are stored in {sum(self.counts)} bytes, more than "
+                f"{self.height * self.width * self.samples // densest} are needed: the file is cut or damaged."
+            )
         known = self.predictor in _PREDICTORS and self.compression == DEFLATE
         if self.predictor != 1 and (not known or _PREDICTORS[self.predictor][1] != self.is_float):
             raise UnsupportedRawError(f"predictor {self.predictor} with compression {self.compression}.")
@@ -179,6 +195,9 @@ class Layout:
 
 def numbers(ifd: Ifd, tag: int, default: tuple[float, ...] = ()) -> tuple[float, ...]:
     """Values of a numeric tag; ``default`` when it is absent."""
+    entry = ifd.entries.get(tag)
+    if entry is not None and entry.count > _MAX_NUMBERS:
+        raise UnsupportedRawError(f"tag {tag} holds {entry.count} numbers: the file is damaged.")
     values = ifd.get(tag, default)
     if any(isinstance(v, bytes) for v in values):
         raise UnsupportedRawError(f"tag {tag} holds text where numbers were expected: the file is damaged.")

@@ -6,7 +6,7 @@ The pixels are in the file; what they mean comes from a ``MosaicSpec``, from a J
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rawkit.errors import MetadataError, UnsupportedRawError
 from rawkit.raw.dng_pixels import MAX_PIXELS
+from rawkit.resources import parse_json
 
 PNG_MAGIC, NPY_MAGIC = b"\x89PNG\r\n\x1a\n", b"\x93NUMPY"
 _KINDS = ("u1", "u2", "f4")
@@ -65,7 +66,7 @@ class MosaicSpec:
     def from_json(cls, path: Path) -> MosaicSpec:
         """Read a sidecar; ``MetadataError`` when it is not JSON or has unknown keys."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_bytes())
         except (OSError, ValueError) as error:
             raise MetadataError(f"the sidecar {path} is not readable JSON ({error}).") from error
         known = [f.name for f in fields(cls)]
@@ -115,7 +116,7 @@ def sidecar_path(path: Path) -> Path:
 def read_pixels(path: Path, spec: MosaicSpec, head: bytes) -> NDArray:
     """(H, W) uint8, uint16 or float32 mosaic of the .npy, PNG, TIFF or bare file whose first bytes are ``head``."""
     if head.startswith(NPY_MAGIC):
-        mosaic = _read_npy(path)
+        mosaic = map_npy(path)
     elif head.startswith(PNG_MAGIC):
         mosaic = _read_png(path)
     elif head[:4] in (b"II*\0", b"MM\0*"):
@@ -142,10 +143,11 @@ def _check_size(height: int, width: int) -> None:
         )
 
 
-def _read_npy(path: Path) -> NDArray:
+def map_npy(path: Path) -> NDArray:
+    """The array of an .npy file, not yet read; ``UnsupportedRawError`` when it is damaged or holds objects."""
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
+    except Exception as error:  # NumPy reads the header as Python's literals: a damaged one raises anything
         raise UnsupportedRawError(f"this .npy file is damaged ({' '.join(str(error).split())}).") from error
     if mapped.ndim == 2:
         _check_size(*mapped.shape)
@@ -170,6 +172,8 @@ def _read_png(path: Path) -> NDArray:
 def _read_tiff(path: Path) -> NDArray:
     import tifffile
 
+    # tifffile tells what it finds odd through this logger; what cannot be read is raised all the same.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0].aspage()

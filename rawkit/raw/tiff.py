@@ -134,6 +134,7 @@ class TiffFile:
         if count > _MAX_ENTRIES or end > len(data):
             raise UnsupportedRawError(f"the directory at byte {offset} runs past the file's end: it is damaged or cut.")
         entries: dict[int, Entry] = {}
+        total = 0
         for position in range(offset + 2, end, 12):
             tag, kind, number = struct.unpack_from(order + "HHI", data, position)
             if kind not in _TYPES:
@@ -142,6 +143,11 @@ class TiffFile:
             where = position + 8 if size <= 4 else struct.unpack_from(order + "I", data, position + 8)[0]
             if where + size > len(data):
                 raise UnsupportedRawError(f"tag {tag} ends at byte {where + size}, the file at {len(data)}: it is cut.")
+            total += size
+            if total > len(data):  # a directory of entries that all hold the whole file multiplies it in memory
+                raise UnsupportedRawError(
+                    f"the directory at byte {offset} holds more than the file's {len(data)} bytes: it is damaged."
+                )
             entries[tag] = Entry(tag, kind, number, data[where : where + size], where)
         next_offset = struct.unpack_from(order + "I", data, end)[0] if end + 4 <= len(data) else 0
         return Ifd(offset, entries, next_offset, order)

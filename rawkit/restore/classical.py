@@ -57,6 +57,7 @@ _JACOBI_SWEEPS = 12
 _JACOBI_TOLERANCE = 1e-5  # cosine between rows that count as orthogonal
 _MEDIAN_SAMPLES = 4096  # a median of so many is known to 2 %
 _MEDIAN_OF_ABS_NORMAL = 0.6744897501960817
+_LEAST_NOISE = 1e-6  # of a component; its square, which gains are divided by, is a float32 above 0
 _XTRANS_PLANES = 36
 _XTRANS_PERIOD = 6
 _XTRANS_OFFSETS = (0, 2, 4)
@@ -266,10 +267,10 @@ def principal_components(samples: NDArray[np.float32]) -> tuple[NDArray[np.float
 
 
 def _component_noise(samples: NDArray, basis: NDArray, mean: NDArray) -> NDArray[np.float32]:
-    """Robust noise standard deviation of each component, never above the white-noise model's 1."""
+    """Robust noise standard deviation of each component, never above the white-noise model's 1, and never 0."""
     some = samples[:, :: max(1, samples.shape[1] // _MEDIAN_SAMPLES)]
     typical = np.median(np.abs(product(basis, some - mean[:, None])), axis=1)
-    return np.minimum(typical / _MEDIAN_OF_ABS_NORMAL, 1.0).astype(np.float32)
+    return np.clip(typical / _MEDIAN_OF_ABS_NORMAL, _LEAST_NOISE, 1.0).astype(np.float32)
 
 
 def product(a: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:

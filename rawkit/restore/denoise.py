@@ -38,7 +38,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rawkit.errors import WeightsError
+from rawkit.errors import ProfileError, WeightsError
 from rawkit.raw.image import LinearImage, RawImage
 from rawkit.resources import find_weights
 from rawkit.restore.noise_check import UNCHECKED, NoiseCheck, noise_check
@@ -61,11 +61,24 @@ _LEAST_STRENGTH = 1e-3
 
 CLASSICAL = "classical"
 _BAYER_PLANES = 4
+_MOST_ELECTRONS = 1e10  # of a pixel: a sum of thousands of frames holds less
 
 # Field on which the remaining variance is measured: f is known to about sqrt(2 / (independent cells left)) of itself.
 _FIELD_EDGE = 256
 _FIELD_SEED = 20130101
 _FIELD_LEVEL = 1000.0  # e-
+
+
+def _check_electrons(planes: NDArray[np.float32], params: NoiseParams) -> None:
+    """Refuse noise parameters that no sensor can have: float32 does not hold what they make of the signal."""
+    gain = np.asarray(params.system_gain, np.float64)
+    signal = float(np.max(np.abs(planes), initial=0.0)) / gain.min()
+    read_noise = float(np.sqrt(np.max(np.asarray(params.read_var) / gain**2)))
+    if max(signal, read_noise) > _MOST_ELECTRONS:
+        raise ProfileError(
+            f"noise parameters that no sensor has: {signal:.3g} e- of signal, {read_noise:.3g} e- of read noise; "
+            "use --profile or --camera to name better ones."
+        )
 
 
 class PlaneFilter(Protocol):
@@ -302,6 +315,7 @@ class Denoiser:
                 raise ValueError("the signal contains values that are not numbers; repair the image first.")
             if strength == 0:
                 return planes
+            _check_electrons(planes, params)
             threads = available_cores() if workers is None else workers
             if bayer and self.bayer_filter is not classical_filter:
                 return self.bayer_filter(planes, params, strength=strength, workers=threads, progress=progress)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from rawkit.errors import ProfileError
-from rawkit.resources import replacing
+from rawkit.resources import parse_json, replacing
 from rawkit.sensor.gain import DEFAULT_BASE_ISO
 from rawkit.sensor.iso_details import UNITS, IsoDetails
 from rawkit.sensor.iso_laws import fit_law
@@ -35,6 +35,7 @@ from rawkit.sensor.profile import PHYSICAL_READ_NOISE, CameraProfile, NoiseModel
 RGB = ("R", "G", "B")
 _DARKTABLE_LEAST_ISOS = 4  # darktable's own check of a camera's list
 _ELD_PHASES = ("R", "Gr", "Gb", "B")
+_LARGEST_LOG = 50.0  # of a standard deviation [ln DN]
 _CSV_MARK = "# rawkit noise profile"
 _CSV_DETAILS = tuple(f.name for f in fields(IsoDetails) if f.name != "remarks")
 
@@ -51,13 +52,13 @@ def darktable_cameras(path: Path | str) -> list[tuple[str, list[dict[str, Any]]]
         The file is not such a database.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = parse_json(Path(path).read_bytes())
         return [
             (f"{maker['maker']} {model['model']}", [p for p in model["profiles"] if not p.get("skip")])
             for maker in document["noiseprofiles"]
             for model in maker["models"]
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ProfileError(f"{path} is not a darktable noise database (noiseprofiles.json).") from None
 
 
@@ -67,13 +68,24 @@ def darktable_table(entries: Sequence[dict[str, Any]]) -> list[tuple[float, Nois
     darktable fits var = a x + b on demosaiced pixels with negatives clipped, so b can come out negative: it is taken
     as 0 there, which stands for unknown.  Where a color's fit failed (a = 0) green stands in: all colors of a sensor
     share one amplifier.
+
+    Raises
+    ------
+    ProfileError
+        An entry lacks its ISO, or its three a and three b.
     """
     table = {}
     for entry in entries:
-        gain, offset = np.array(entry["a"], np.float64), np.array(entry["b"], np.float64)
+        try:
+            iso = float(entry["iso"])
+            gain, offset = np.array(entry["a"], np.float64), np.array(entry["b"], np.float64)
+        except (KeyError, TypeError, ValueError):
+            iso, gain, offset = math.nan, np.empty(0), np.empty(0)
+        if not iso > 0 or gain.shape != (len(RGB),) or offset.shape != gain.shape:
+            raise ProfileError(f"{str(entry)[:60]} is not an entry of darktable's: needed are iso and three a and b.")
         gain, offset = np.where(gain > 0, gain, gain[1]), np.where(gain > 0, offset, offset[1])
         if np.all(gain > 0):
-            table[float(entry["iso"])] = NoiseParams(gain, np.maximum(offset, 0.0))
+            table[iso] = NoiseParams(gain, np.maximum(offset, 0.0))
     return sorted(table.items(), key=lambda item: item[0])
 
 
@@ -284,11 +296,11 @@ def eld_parameters(path: Path | str, camera: str) -> Mapping[str, Any]:
         The file is not such JSON, or does not list the camera.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = parse_json(Path(path).read_bytes())
         return document.get("params", document)[camera]
     except OSError as error:
         raise ProfileError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise ProfileError(f"{path} holds no ELD parameters of {camera}.") from None
 
 
@@ -323,20 +335,24 @@ def from_eld(
     Raises
     ------
     ProfileError
-        A parameter is missing.
+        A parameter is missing, or no camera can be like that.
     """
     try:
         low, high = float(parameters["Kmin"]), float(parameters["Kmax"])
         laws = parameters[segment]
         gaussian, row = laws["g_scale"], laws["R_scale"]
         numbers = [[float(law[key]) for key in ("slope", "bias", "sigma")] for law in (gaussian, row)]
-        tukey = laws.get("G_scale")
-    except (KeyError, TypeError, ValueError) as error:
+        scale = laws.get("G_scale")
+        tukey = None if scale is None else (float(scale["slope"]), float(scale["bias"]))
+        shape = [float(value) for value in np.atleast_1d(parameters.get("G_shape") or ())]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ProfileError(
             f"these are not ELD parameters: {error} is missing; needed are Kmin, Kmax and {segment} with g_scale and "
             "R_scale, each slope, bias and sigma."
         ) from None
-    shape = parameters.get("G_shape")
+    bounds = (math.log(low), math.log(high)) if 0 < low <= high < math.inf else (math.nan, math.nan)
+    if not all(abs(slope * k + bias) < _LARGEST_LOG for slope, bias, _ in numbers for k in bounds):
+        raise ProfileError(f"no camera has Kmin {low:g}, Kmax {high:g} and the laws {numbers} (slope, bias, sigma).")
     table, details = [], {}
     span = math.log(isos[-1] / isos[0]) if len(isos) > 1 else 1.0
     for iso in isos:
@@ -349,8 +365,8 @@ def from_eld(
         details[float(iso)] = IsoDetails(
             row_noise=sigmas[1],
             row_noise_se=sigmas[1] * numbers[1][2],
-            tukey_scale=None if tukey is None else math.exp(tukey["slope"] * log_gain + tukey["bias"]),
-            tukey_lambda=None if not shape else float(np.mean(shape)),
+            tukey_scale=None if tukey is None else math.exp(tukey[0] * log_gain + tukey[1]),
+            tukey_lambda=float(np.mean(shape)) if shape else None,
         )
     return CameraProfile(
         make=make,
@@ -501,10 +517,13 @@ def from_csv(path: Path | str, *, make: str = "", model: str | None = None) -> C
         key, colon, value = line.removeprefix("#").partition(":")
         if line.startswith("#") and colon:
             try:
-                head[key.strip()] = json.loads(value)
+                head[key.strip()] = parse_json(value)
             except ValueError:
                 continue  # a comment of the user's own
-    rows = list(csv.DictReader(line for line in lines if line.strip() and not line.startswith("#")))
+    try:
+        rows = list(csv.DictReader(line for line in lines if line.strip() and not line.startswith("#")))
+    except csv.Error as error:
+        raise ProfileError(f"{path} is not a table ({error}).") from None
     if not rows:
         raise ProfileError(f"{path} has no rows; needed are columns iso, system_gain and read_var.")
     names = {column: _plain_column(column, path) for column in rows[0] if column}
@@ -516,6 +535,8 @@ def from_csv(path: Path | str, *, make: str = "", model: str | None = None) -> C
     by_iso: dict[float, dict[str, dict[str, str]]] = {}
     for record in records:
         by_iso.setdefault(_number(record["iso"], "iso", path), {})[record.get("phase") or "all"] = record
+    told = head.get("remarks")
+    told = told if isinstance(told, dict) else {}
     noise = []
     for iso, of_phase in sorted(by_iso.items()):
         if set(of_phase) != set(phases):
@@ -533,7 +554,7 @@ def from_csv(path: Path | str, *, make: str = "", model: str | None = None) -> C
                 details[name] = int(values[0])
             else:
                 details[name] = values[0] if len(set(values)) == 1 else values
-        remarks = head.get("remarks", {}).get(f"{iso:g}")
+        remarks = told.get(f"{iso:g}")
         if remarks:
             details["remarks"] = remarks
         noise.append(entry | ({"details": details} if details else {}))
@@ -554,9 +575,12 @@ def _plain_column(header: str, path: Path | str) -> str:
 
 def _number(cell: str | None, name: str, path: Path | str) -> float:
     try:
-        return float(cell or "")
+        number = float(cell or "")
     except ValueError:
-        raise ProfileError(f"{path}: {name} {cell!r} is not a number.") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ProfileError(f"{path}: {name} {cell!r} is not a number.")
+    return number
 
 
 # ---------------------------------------------------------------------------------------------- comparison

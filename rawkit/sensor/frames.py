@@ -35,10 +35,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from rawkit.errors import CalibrationError, RawkitError
-from rawkit.raw.image import CFA, LinearImage, Metadata, RawImage
+from rawkit.errors import CalibrationError, RawkitError, UnsupportedRawError
+from rawkit.raw.image import LinearImage, Metadata, RawImage
 from rawkit.raw.metadata import exif_metadata
-from rawkit.raw.mosaic import NPY_MAGIC, PNG_MAGIC, sidecar_path
+from rawkit.raw.mosaic import NPY_MAGIC, PNG_MAGIC, map_npy, sidecar_path
 from rawkit.raw.read import read_raw
 from rawkit.resources import sha256
 from rawkit.sensor.gain import DEFAULT_BASE_ISO
@@ -89,7 +89,7 @@ class Frame:
             iso=self.iso,
             black_level=0.0 if headless and self.black_level is None else self.black_level,
             white_level=self.white_level,
-            cfa=CFA.parse(self.cfa) if self.cfa else None,
+            cfa=self.cfa,
         )
         if isinstance(image, LinearImage):
             raise CalibrationError(f"{self.path} is demosaiced; calibration needs the sensor's own mosaic.")
@@ -363,14 +363,15 @@ class FrameSet:
     def from_manifest(cls, path: Path | str) -> FrameSet:
         """Frames listed in a CSV file; paths are relative to it."""
         path = Path(path)
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True)
-            missing = {"file", "kind"} - set(reader.fieldnames or ())
-            if missing:
-                raise CalibrationError(
-                    f"{path} lacks the column {', '.join(sorted(missing))}; needed are file and kind."
-                )
-            rows = list(reader)
+        try:
+            with open(path, newline="", encoding="utf-8-sig") as stream:
+                reader = csv.DictReader(stream, skipinitialspace=True)
+                missing = {"file", "kind"} - set(reader.fieldnames or ())
+                rows = list(reader)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise CalibrationError(f"{path} is not a table of text in UTF-8 ({error}).") from None
+        if missing:
+            raise CalibrationError(f"{path} lacks the column {', '.join(sorted(missing))}; needed are file and kind.")
         frames, left_out = [], []
         for line, row in enumerate(rows, start=2):
             entry = {key: (value or "").strip() for key, value in row.items() if key}
@@ -635,13 +636,13 @@ def _stored_size(path: Path) -> tuple[int, int] | None:
         if head.startswith(PNG_MAGIC):
             return int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")
         if head.startswith(NPY_MAGIC):
-            shape = np.load(path, mmap_mode="r").shape
+            shape = map_npy(path).shape
             return (shape[0], shape[1]) if len(shape) == 2 else None
         if path.suffix.lower() in _HEADLESS or sidecar_path(path).is_file():
             return None
         with rawpy.imread(str(path)) as raw:  # LibRaw decodes no pixels before it is asked for them
             return raw.sizes.raw_height, raw.sizes.raw_width
-    except (OSError, ValueError, rawpy.LibRawError):
+    except (OSError, ValueError, UnsupportedRawError, rawpy.LibRawError):
         return None
 
 

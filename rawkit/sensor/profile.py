@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rawkit.errors import CalibrationWarning, ProfileError
-from rawkit.resources import profile_validator, replacing, sha256
+from rawkit.resources import parse_json, profile_validator, replacing, sha256
 from rawkit.sensor.gain import DEFAULT_BASE_ISO
 from rawkit.sensor.iso_details import UNITS, IsoDetails
 from rawkit.sensor.iso_laws import gain_law, read_law
@@ -50,6 +50,8 @@ SCHEMA = "rawkit-camera-profile/1"
 _SAME_ISO = 1e-3  # relative; cameras round ISO to a few digits
 _NEAR_ISO = 0.1  # relative; names of ISOs are rounded by less, third stops apart by 0.26
 _SAME_RUN = 0.15  # relative; K/ISO of neighbors pushed by one factor; factors a third stop apart differ by 0.22
+_POSSIBLE_ISO = (1e-3, 1e9)
+_LEAST_ERROR = 1e-9  # of a number, relative: fits take the inverse square as a weight
 _PHYSICAL_GAIN = (1e-9, 1e4)  # DN/e-: from deep-well images on the [0, 1] scale to single electrons at 16 bit
 PHYSICAL_READ_NOISE = (0.1, 500.0)  # e-: from deep sub-electron sensors to hot, fast machine vision
 _GAIN_FALL = (0.1, 1 / 3)  # K between neighbors, relative: to be looked at; not a system gain in DN/e- at all
@@ -558,11 +560,11 @@ class CameraProfile:
         """Read and check a profile.  Its maps are read, and checked against their hash, when first asked for."""
         path = Path(path)
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = parse_json(path.read_bytes())
         except OSError as error:
             raise ProfileError(f"{path} cannot be read: {error.strerror}.") from None
-        except ValueError:
-            raise ProfileError(f"{path} is not a camera profile: it is not JSON text.") from None
+        except ValueError as error:
+            raise ProfileError(f"{path} is not a camera profile: it is not JSON ({error}).") from None
         profile = cls.from_dict(document, origin=str(path))
         entry = document.get("maps")
         if entry is None:
@@ -643,9 +645,10 @@ def _packed(arrays: dict[str, np.ndarray]) -> bytes:
 def check_plausible(profile: CameraProfile, *, origin: str = "this profile") -> None:
     """Could a camera be like this?
 
-    Per ISO and phase: K within 1e-9 to 1e4 DN/e-; read noise 0 (unknown) or 0.1 to 500 e-; details within the ranges
-    of ``iso_details``.  Over ISO, inside a gain segment and pushed ISOs aside, K may not fall: by a third and more
-    is an error, by a tenth and more than five standard errors (where stated) a ``CalibrationWarning``.
+    Per ISO (within 1e-3 to 1e9) and phase: K within 1e-9 to 1e4 DN/e-; read noise 0 (unknown) or 0.1 to 500 e-;
+    standard errors not below 1e-9 of their number, which no count of frames reaches; details within the ranges of
+    ``iso_details``.  Over ISO, inside a gain segment and pushed ISOs aside, K may not fall: by a third and more is an
+    error, by a tenth and more than five standard errors (where stated) a ``CalibrationWarning``.
 
     Raises
     ------
@@ -670,6 +673,12 @@ def check_plausible(profile: CameraProfile, *, origin: str = "this profile") -> 
                 f"{origin}: read variance {params.read_var} DN^2 at ISO {iso:g} makes a read noise of "
                 f"{np.max(electrons):.3g} e-, outside {low:g} to {high:g}; is it a standard deviation, or in e-^2?"
             )
+        for name in ("system_gain", "read_var"):
+            value, error = np.asarray(getattr(params, name), np.float64), getattr(params, f"{name}_se")
+            if error is not None and not np.all((value == 0) | (np.asarray(error) >= _LEAST_ERROR * value)):
+                raise ProfileError(f"{origin}: {name} at ISO {iso:g} cannot be as sure as its standard error, {error}.")
+        if not _POSSIBLE_ISO[0] <= iso <= _POSSIBLE_ISO[1]:
+            raise ProfileError(f"{origin}: ISO {iso:g} is outside {_POSSIBLE_ISO[0]:g} to {_POSSIBLE_ISO[1]:g}.")
     for iso, details in profile.details.items():
         details.check(phases=profile.phases, white_level=profile.white_level, where=f"{origin}: ISO {iso:g}")
     for segment in range(len(profile.noise.gain_switches) + 1):

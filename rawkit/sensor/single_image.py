@@ -234,7 +234,8 @@ def _select(tiles: Tiles, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     chosen = quiet & (around < limit)
     if chosen.sum() < 2 * MIN_TILES:
         ranked = np.where(usable, own, np.inf)
-        chosen = usable & (ranked <= np.partition(ranked, 2 * MIN_TILES, axis=None)[2 * MIN_TILES])
+        last = min(2 * MIN_TILES, ranked.size - 1)
+        chosen = usable & (ranked <= np.partition(ranked, last, axis=None)[last])
     return chosen, around
 
 

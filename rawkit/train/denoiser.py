@@ -119,12 +119,12 @@ class Recipe:
         size = values.pop("network", "fast")
         if isinstance(size, str) and size not in SIZES:
             raise ValueError(f"network {size!r}; there are {', '.join(SIZES)}, or a table of its own.")
-        network = SIZES[size] if isinstance(size, str) else RestormerConfig.from_dict(size)
         noise = values.pop("noise", {})
         try:
+            network = SIZES[size] if isinstance(size, str) else RestormerConfig.from_dict(size)
             ranges = NoiseRange(**_tuples(noise))
             return cls(network=network, noise=ranges, **_tuples(values))
-        except TypeError as error:
+        except (TypeError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"a recipe does not have that setting ({error}).") from None
 
     @classmethod
