@@ -6,8 +6,11 @@
 2. Tiles: largest change of a pixel between small tiles and the whole picture, in deviations of the local noise.
 3. Level: |mean of the result - mean of the input| over 64 x 64 pixels of a phase, in noise deviations of one pixel;
    on pictures (all blocks) and on flat fields from 1 to 5,000 electrons.
+4. Cameras (networks only): what the network gains over the classical denoiser at the same number of electrons, on the
+   bundled cameras, whose tables it was trained with, and on cameras of darktable's database, which it never saw.  At
+   equal electrons cameras differ in their read noise.
 
-Noise: the Reno 10x coefficients of ``denoise_quality.py`` at ISO 6400; one thread.
+Noise of 1 to 3: the Reno 10x coefficients of ``denoise_quality.py`` at ISO 6400; one thread.
 """
 
 from __future__ import annotations
@@ -19,12 +22,19 @@ from pathlib import Path
 import numpy as np
 
 from rawkit.noise.standard_scene import SPAN, clean_planes, noisy_planes, pictures_in, psnr, reno10x
-from rawkit.restore.denoise import Denoiser
+from rawkit.resources import bundled_profiles
+from rawkit.restore.denoise import CLASSICAL, Denoiser
+from rawkit.restore.evaluate import scaled_noise
 from rawkit.restore.noise_check import noise_check
+from rawkit.sensor.database import darktable_database
+from rawkit.sensor.exchange import darktable_cameras, darktable_table
 from rawkit.sensor.params import NoiseParams
+from rawkit.sensor.profile import CameraProfile, NoiseModel
 
 ISO = 6400
 BLOCK = 64
+FULL_SCALES = (8000, 3000, 1000)  # electrons at white
+UNSEEN = 12  # cameras of darktable's database
 WRONG = {
     "right": (1.0, 1.0),
     "K -20 %": (0.8, 1.0),
@@ -111,6 +121,58 @@ def levels(denoiser: Denoiser, files: list[Path]) -> None:
         )
 
 
+def at_full_scale(profile: CameraProfile, electrons: float) -> NoiseParams | None:
+    """Noise at the ISO with so many electrons at white; None if the camera has none, or its read noise is not known."""
+    isos = np.geomspace(min(profile.noise.isos), max(profile.noise.isos), 100)
+    found = [scaled_noise(profile, iso) for iso in isos]
+    nearest = min(found, key=lambda params: abs(np.log(SPAN / params.system_gain / electrons)))
+    near = abs(np.log(SPAN / nearest.system_gain / electrons)) < 0.05
+    return nearest if near and nearest.read_var > 0 else None
+
+
+def noise_of(profiles: dict[str, CameraProfile]) -> dict[str, dict[int, NoiseParams]]:
+    """Parameters at the full scales that each camera has."""
+    found = {name: {e: at_full_scale(profile, e) for e in FULL_SCALES} for name, profile in profiles.items()}
+    return {name: {e: p for e, p in noise.items() if p is not None} for name, noise in found.items()}
+
+
+def unseen_cameras(database: Path) -> dict[str, CameraProfile]:
+    """Cameras of darktable's database, evenly spread."""
+    every = [(name, table) for name, entries in darktable_cameras(database) if (table := darktable_table(entries))]
+    return {
+        name: CameraProfile("", name, NoiseModel(table), black_level=(0.0,), white_level=1.0)
+        for name, table in every[:: len(every) // UNSEEN]
+    }
+
+
+def cameras(denoiser: Denoiser, files: list[Path], database: Path | None) -> None:
+    if denoiser.name == CLASSICAL or database is None:
+        return
+    seen = noise_of({path.stem: CameraProfile.load(path) for path in bundled_profiles()})
+    unseen = noise_of(unseen_cameras(database))
+    classical = Denoiser.load(CLASSICAL)
+    for electrons in FULL_SCALES:
+        print(f"{electrons} electrons at white; gain over the classical denoiser [dB]")
+        for kind, group in (("seen", seen), ("unseen", unseen)):
+            gains = []
+            for name, noise in group.items():
+                if electrons not in noise:
+                    continue
+                params = noise[electrons]
+                one = []
+                for path in files:
+                    clean = clean_planes(path)
+                    noisy = noisy_planes(clean, params, name=path.name, iso=electrons)
+                    ours, theirs = (
+                        psnr(clean / SPAN, d.denoise_planes(noisy, params) / SPAN) for d in (denoiser, classical)
+                    )
+                    one.append(ours - theirs)
+                gains.append(float(np.mean(one)))
+                read = np.sqrt(params.read_var) / params.system_gain
+                print(f"  {kind:7s} {name:32s} read noise {read:5.2f} e-  {gains[-1]:+.3f}", flush=True)
+            print(f"  {kind:7s} mean {np.mean(gains):+.3f}, least {min(gains):+.3f}")
+
+
 def main() -> None:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     default = Path(os.environ.get("RAWKIT_TEST_DATA", beside)) / "eval" / "Kodak24"
@@ -118,13 +180,20 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=default)
     parser.add_argument("--model", default="classical")
     parser.add_argument("--count", type=int, default=6)
+    parser.add_argument("--darktable", type=Path, help="noiseprofiles.json, if it is not where darktable puts it")
+    parser.add_argument("--only", choices=("profiles", "seams", "levels", "cameras"), nargs="+")
     options = parser.parse_args()
     files = pictures_in(options.folder)
     files = files[:: max(1, len(files) // options.count)][: options.count]
     denoiser = Denoiser.load(options.model, "cpu")
-    wrong_profiles(denoiser, files)
-    seams(denoiser, files)
-    levels(denoiser, files)
+    parts = {
+        "profiles": wrong_profiles,
+        "seams": seams,
+        "levels": levels,
+        "cameras": lambda *given: cameras(*given, darktable_database(options.darktable)),
+    }
+    for name in options.only or parts:
+        parts[name](denoiser, files)
 
 
 if __name__ == "__main__":
