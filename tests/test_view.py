@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -85,7 +86,7 @@ def session_of(path, **settings):
 def test_a_part_is_what_the_whole_frame_would_be():
     """Inside its margin a part differs from the whole by what two tiles differ by, a tenth of the noise, and its
     border no more than its middle; it is as near the truth as the whole is."""
-    electrons = scene(1000, 1000)  # four tiles
+    electrons = scene(840, 840)  # four tiles
     given = opened(noisy(electrons))
     denoiser = Denoiser.load()
     whole = denoiser(given.image, NOISE.params, workers=1).signal()
@@ -537,3 +538,133 @@ def test_the_command_says_what_is_missing(folder, tmp_path):
             assert run.returncode in (1, 2)
             assert told in run.stderr
             assert len(run.stderr.strip().splitlines()) == 1
+
+
+# -------------------------------------------------------------------------------------------------- the browser
+
+
+def chromium():
+    """A browser's path: the system's, else playwright's own; None without either."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as tools:
+        own = tools.chromium.executable_path
+    return own if Path(own).is_file() else None
+
+
+VIEWS = (("b", "before"), ("r", "residual"), ("a", "after"))
+CONTROLS = {"file", "pane", "view", "overview", "model", "strength", "linked", "stops", "save"}
+
+
+@contextmanager
+def pages(playwright, browser_path, address):
+    """A function that opens the page at some width, for one that lists what went wrong and who was asked."""
+    with playwright.sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
+        troubles, hosts = [], set()
+
+        def opened_at(width, **options):
+            page = browser.new_page(viewport={"width": width, "height": 320}, **options)
+            page.set_default_timeout(60_000)
+            page.on("console", lambda message: troubles.append(message.text))
+            page.on("pageerror", lambda error: troubles.append(str(error)))
+            page.on("request", lambda request: hosts.add(request.url.split("/")[2] if "//" in request.url else "data"))
+            page.goto(address)
+            return page, page.locator(".pane img:not(#backdrop):visible")
+
+        yield opened_at, troubles, hosts
+        browser.close()
+
+
+def look_around(page, shot, expect):
+    """What holds at any width: nothing sticks out, the keys switch, every control is reached and shows it."""
+    expect(page.locator("#status")).to_contain_text("Denoised in")
+    width = page.viewport_size["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for key, name in VIEWS:
+        page.keyboard.press(key)
+        expect(shot).to_have_attribute("alt", re.compile(name))
+        expect(page.locator("#name")).to_have_text(name)
+    reached = set()
+    for _ in range(16):
+        page.keyboard.press("Tab")
+        name, kind, outline = page.evaluate(
+            "(at => [at.id || at.name || at.tagName, at.type, getComputedStyle(at.type === 'radio' ?"
+            " at.nextElementSibling : at).outlineStyle])(document.activeElement)"
+        )
+        reached.add(name)
+        assert outline != "none" or name == "BODY", (name, kind)
+    assert reached >= CONTROLS
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('input, select, button')].filter(c => !(c.labels && c.labels.length) &&"
+        " !c.textContent.trim() && !c.ariaLabel).map(c => c.id || c.name)"
+    )
+    assert unnamed == []
+    before = shot.get_attribute("src")
+    page.locator("#strength").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("output[for=strength]")).to_have_text("0.00")
+    expect(shot).not_to_have_attribute("src", before)
+
+
+@pytest.mark.slow
+def test_a_browser_opens_slides_looks_and_saves(tmp_path):
+    """By keyboard and pointer, wide and narrow; the page asks nobody else and keeps its own policy."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if (browser_path := chromium()) is None:
+        pytest.skip("no Chromium; install one, or run: playwright install chromium")
+    folder = tmp_path / "raws"
+    folder.mkdir()
+    dng(folder, "a.dng", size=(280, 800))
+    dng(folder, "b.dng", size=(200, 240), orientation=6, seed=2)
+    (folder / "c.dng").write_bytes(b"II*\0" + bytes(100))
+    expect, target = playwright.expect, folder / "a_denoised.dng"
+    expect.set_options(timeout=60_000)
+    with running(folder) as (_, address, _), pages(playwright, browser_path, address) as (opened_at, troubles, hosts):
+        page, shot = opened_at(1100)
+        look_around(page, shot, expect)
+        page.locator("#linked").uncheck()
+        page.locator("#chroma").fill("1.5")
+        page.locator("#stops").fill("1")
+        expect(page.locator("output[for=stops]")).to_have_text("+1.00 EV")
+        place = shot.get_attribute("alt")
+        page.locator("#pane").focus()
+        page.keyboard.press("ArrowLeft")
+        expect(shot).not_to_have_attribute("alt", place)
+        page.locator("#overview").click(position={"x": 2, "y": 2})
+        expect(shot).to_have_attribute("alt", re.compile(r"at 0, 0$"))
+        page.locator("#pane").scroll_into_view_if_needed()
+        corner = page.locator("#pane").bounding_box()
+        page.mouse.move(corner["x"] + 200, corner["y"] + 100)
+        page.mouse.down()
+        page.mouse.move(corner["x"] + 180, corner["y"] + 90)
+        page.mouse.up()
+        expect(shot).to_have_attribute("alt", re.compile(r"at 20, 10$"))
+
+        page.locator("#save").click()
+        expect(page.locator("#saved")).to_contain_text("a_denoised.dng written")
+        kept, own = target.read_bytes(), tmp_path / "own.dng"
+        last(denoise_file(folder / "a.dng", own, DenoiseSettings(strength=0.0, chroma_strength=1.5), write=own))
+        assert np.array_equal(read_raw(target).mosaic, read_raw(own).mosaic)
+
+        page, shot = opened_at(400, color_scheme="dark")
+        look_around(page, shot, expect)
+        page.locator("#save").click()  # other strengths than those of the file that is there
+        expect(page.locator("#replace")).to_be_focused()
+        assert target.read_bytes() == kept
+        page.keyboard.press("Enter")
+        expect(page.locator("#saved")).to_contain_text("written")
+        assert target.read_bytes() != kept
+        assert not troubles
+
+        page.locator("#file").select_option("c.dng")
+        expect(page.locator("#trouble")).to_contain_text("c.dng")
+        expect(page.locator("#save")).to_be_disabled()
+        page.locator("#file").select_option("b.dng")
+        expect(page.locator("#about")).to_contain_text("200 x 240")
+        expect(page.locator("#status")).to_contain_text("Denoised in")
+        expect(page.locator("#trouble")).to_be_hidden()
+        assert hosts <= {address.split("/")[2], "data"}
