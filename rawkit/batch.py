@@ -22,13 +22,14 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import rawkit
-from rawkit.errors import RawkitError
+from rawkit.errors import DamagedDataWarning, RawkitError, own_fault
 from rawkit.parallel import MapFunction, last
 from rawkit.resources import sha256
 
@@ -51,7 +52,7 @@ class Input:
     subfolder: Path = Path()
 
 
-def find_inputs(paths: Iterable[Path], *, recursive: bool = False) -> list[Input]:
+def find_inputs(paths: Iterable[Path], *, recursive: bool = False, also: Collection[str] = ()) -> list[Input]:
     """Files as named; folders and patterns (``*.dng``) replaced by the raw files in them.
 
     Of a folder, hidden files, outputs of earlier runs (``.rawkit.jsonl`` names them) and files that are no raws by
@@ -62,6 +63,8 @@ def find_inputs(paths: Iterable[Path], *, recursive: bool = False) -> list[Input
     paths : iterable of Path
     recursive : bool
         Folders of folders too.
+    also : collection of str
+        Suffixes to take although no raw file has them.
 
     Returns
     -------
@@ -76,11 +79,13 @@ def find_inputs(paths: Iterable[Path], *, recursive: bool = False) -> list[Input
     found: list[Input] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(_in_folder(path, path, recursive), key=lambda i: (i.subfolder, i.path.name))
+            inside = sorted(
+                _in_folder(path, path, recursive, _BESIDE_RAWS.difference(also)),
+                key=lambda i: (i.subfolder, i.path.name),
+            )
             if not inside:
-                raise ValueError(
-                    f"{path} holds no files that can be raw{'' if recursive else '; --recursive looks on'}."
-                )
+                looks_on = "" if recursive else "; --recursive looks into its folders"
+                raise ValueError(f"{path} holds no files of the kinds that are needed{looks_on}.")
             found += inside
         elif path.exists():
             found.append(Input(path))
@@ -92,15 +97,15 @@ def find_inputs(paths: Iterable[Path], *, recursive: bool = False) -> list[Input
     return list({item.path: item for item in found}.values())
 
 
-def _in_folder(folder: Path, root: Path, recursive: bool) -> Iterator[Input]:
+def _in_folder(folder: Path, root: Path, recursive: bool, beside: set[str]) -> Iterator[Input]:
     made = read_records(folder)
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
         if path.is_dir():
             if recursive and not path.is_symlink():
-                yield from _in_folder(path, root, recursive)
-        elif path.suffix.lower() not in _BESIDE_RAWS and path.name not in made:
+                yield from _in_folder(path, root, recursive, beside)
+        elif path.suffix.lower() not in beside and path.name not in made:
             yield Input(path, folder.relative_to(root))
 
 
@@ -198,13 +203,28 @@ def _check_regular(path: Path) -> None:
         raise RawkitError(f"{path} is no regular file.")
 
 
+def read_file(path: Path, *, reading: Mapping[str, Any]) -> Any:
+    """``read_raw`` without words on the console: of damaged data ``metadata.notes`` tells too."""
+    from rawkit.raw.read import read_raw
+
+    try:
+        _check_regular(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DamagedDataWarning)
+            return read_raw(path, **reading)
+    except Exception as error:
+        raise _explained(error, path) from error
+
+
 def estimate_file(path: Path, *, reading: Mapping[str, Any]) -> Any:
     """``rawkit.sensor.single_image.estimate`` of a file; ``reading``: keywords of ``read_raw``."""
-    from rawkit.raw.read import read_raw
     from rawkit.sensor.single_image import estimate
 
-    _check_regular(path)
-    return estimate(read_raw(path, **reading))
+    image = read_file(path, reading=reading)
+    try:
+        return estimate(image)
+    except Exception as error:
+        raise _explained(error, path) from error
 
 
 def _explained(error: Exception, source: Path) -> Exception:
@@ -213,11 +233,7 @@ def _explained(error: Exception, source: Path) -> Exception:
     if isinstance(error, MemoryError):
         text = f"not enough memory ({text})"
     elif not isinstance(error, RawkitError | OSError | ValueError):  # an untrusted file reached code not made for it
-        place = error.__traceback__
-        while place is not None and place.tb_next is not None:
-            place = place.tb_next
-        where = "" if place is None else f" at {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}"
-        text = f"rawkit itself failed ({type(error).__name__}{where}: {text}); please report it."
+        text = own_fault(error)
     elif str(source) in text:
         return error
     named = RawkitError(f"{source}: {text}")

@@ -4,6 +4,10 @@ Each message says what was found, what was needed and what to do, in one line, s
 can print it as it stands.  Wrong arguments from a programmer are ``ValueError`` or ``TypeError``.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+
 
 class RawkitError(Exception):
     """Base of all errors about the user's data."""
@@ -39,3 +43,13 @@ class DamagedDataWarning(UserWarning):
 
 class OutputExistsError(RawkitError):
     """The output is there already and nobody asked to replace it."""
+
+
+def own_fault(error: Exception) -> str:
+    """One line about an exception that is a mistake of ours: what, where, and that we want to know of it."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = "" if place is None else f" at {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}"
+    text = " ".join(str(error).split())
+    return f"rawkit itself failed ({type(error).__name__}{where}: {text}); please report it."

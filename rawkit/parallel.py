@@ -46,6 +46,7 @@ CLUSTER_RETURN = 120.0  # seconds that a run waits for a lost scheduler, or for 
 _CONNECT = 10.0  # seconds for one attempt to reach a scheduler
 _LOOK = 5.0  # seconds between looks whether a cluster still has workers
 _CLUSTER_TRIES = 3  # of one file that is lost with its cluster, not by a fault of its own
+_telling = threading.Lock()  # a pipe takes one message at a time, and the threads of a computation may all tell
 _GRACE = 2.0  # seconds between the request to end, which removes temporary files, and the end
 
 
@@ -617,3 +618,32 @@ class _Cluster:
             f"the Dask cluster at {self.address} was lost and has not come back within {CLUSTER_RETURN:g} s; finished "
             "files are whole, and the same command does the others."
         )
+
+
+@contextlib.contextmanager
+def relayed(progress: Callable[[int, int], None]) -> Iterator[Callable[[int, int], None]]:
+    """A progress callback (done, total) that may be given to a local worker; it calls ``progress`` here.
+
+    It travels with the function of ``map_files``, when its processes start.
+    """
+    ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
+
+    def hear() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while (told := ours.recv()) is not None:
+                progress(*told)
+
+    listener = threading.Thread(target=hear, daemon=True)
+    listener.start()
+    try:
+        yield partial(_tell, theirs)
+    finally:
+        theirs.send(None)
+        listener.join()
+        ours.close()
+        theirs.close()
+
+
+def _tell(pipe: connection.Connection, done: int, total: int) -> None:
+    with _telling:
+        pipe.send((done, total))

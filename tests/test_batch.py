@@ -141,7 +141,7 @@ def test_inputs_of_folders_and_patterns(tmp_path):
     assert [i.path.name for i in find_inputs([tmp_path / "a*.dng", tmp_path / "a.dng"])] == ["a.dng", "a_denoised.dng"]
     with pytest.raises(ValueError, match="not there"):
         find_inputs([tmp_path / "z*.dng"])
-    with pytest.raises(ValueError, match="holds no files"):
+    with pytest.raises(ValueError, match="holds no files of"):
         find_inputs([_empty(tmp_path)])
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from rawkit import parallel
 from rawkit.errors import RawkitError, UnsupportedRawError
-from rawkit.parallel import Limits, map_files
+from rawkit.parallel import Limits, map_files, relayed
 
 
 def work(item):
@@ -167,6 +167,79 @@ def test_dask_gives_the_same():
     assert "negative" in results[1].error
 
 
+class Recorder:
+    """Three stages that take their time and note when; a text may order an accident in one of them."""
+
+    stages = 3
+
+    def __call__(self, item):
+        return parallel.last(self.steps(item))
+
+    def steps(self, item):
+        spans = []
+        for stage in ("read", "compute", "write"):
+            start = time.monotonic()
+            time.sleep(0.15)
+            if item == f"bad {stage}":
+                raise UnsupportedRawError(item)
+            if item == f"kill {stage}":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if item == f"hang {stage}":
+                time.sleep(600)
+            spans.append((start, time.monotonic()))
+            if stage != "write":
+                yield
+        return item.upper(), spans
+
+
+def test_stages_of_successive_files_overlap():
+    items = [f"file {number}" for number in range(6)]
+    results = list(map_files(Recorder(), items, workers=1, overlap=True))
+    assert [r.item for r in results] == items
+    assert [r.value[0] for r in results] == [r.value[0] for r in map_files(Recorder(), items, backend="serial")]
+    spans = [r.value[1] for r in results]
+    for one, two in zip(spans[1:], spans[2:], strict=False):
+        assert two[0][0] < one[1][1]  # the next file is read before this one is computed
+        assert two[1][0] < one[2][1]  # and computed before this one is written
+        assert two[1][0] >= one[1][1]  # but computed after it: the stages keep the order
+
+
+def test_accidents_in_any_stage_cost_their_own_files():
+    texts = ["a", "bad read", "b", "bad compute", "c", "bad write", "kill compute", "d", "kill write", "hang read", "e"]
+    results = list(map_files(Recorder(), texts, workers=1, overlap=True, limits=Limits(seconds=3.0)))
+    assert [r.item for r in results] == texts
+    assert [r.value is not None for r in results] == [len(text) == 1 for text in texts]
+    reasons = {r.item: r.error for r in results if r.error}
+    assert all(reasons[text] == text for text in texts if text.startswith("bad"))
+    assert all("died twice" in reasons[text] for text in texts if text.startswith("kill"))
+    assert "limit" in reasons["hang read"]
+
+
+def device_of(item):
+    time.sleep(0.3)
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.getpid()
+
+
+def test_each_worker_sees_a_device_of_its_own():
+    environments = [{"CUDA_VISIBLE_DEVICES": name} for name in ("0", "1")]
+    results = list(map_files(device_of, range(8), workers=2, environments=environments))
+    seen = {r.value for r in results}
+    assert {device for device, _ in seen} == {"0", "1"}
+    assert len(seen) == 2  # a process never changes its device
+
+
+def test_processes_for_gpus(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from rawkit.nn.devices import environments
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments("cuda")] == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments("cuda")] == ["3", "5"]
+    assert environments("cuda:1") == environments("mps") == [{}]
+
+
 def slow_square(item):
     time.sleep(0.2)
     return item * item
@@ -251,3 +324,17 @@ def test_misuse_is_explained():
     pytest.importorskip("distributed")
     with pytest.raises(RawkitError, match="no Dask scheduler"):
         list(map_files(work, [1], backend="tcp://127.0.0.1:9?"))
+
+
+def tell_twice(item, progress):
+    progress(1, 2)
+    progress(2, 2)
+    return os.getpid()
+
+
+def test_progress_of_a_worker_arrives_here():
+    told = []
+    with relayed(lambda done, total: told.append((done, total, os.getpid()))) as progress:
+        results = list(map_files(partial(tell_twice, progress=progress), [0], workers=1))
+    assert results[0].value != os.getpid()
+    assert told == [(1, 2, os.getpid()), (2, 2, os.getpid())]

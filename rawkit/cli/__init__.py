@@ -6,19 +6,25 @@ outputs that exist already were left alone; 130 interrupted.
 
 from __future__ import annotations
 
+import os
+
 from rawkit.cli import calibration, denoising, viewing, synthesis, demo  # isort: skip  (the order in the help)
 from rawkit.cli.app import app
 from rawkit.cli.output import FAILED, INTERRUPTED, stop
-from rawkit.errors import RawkitError
+from rawkit.errors import RawkitError, own_fault
 
 __all__ = ["app", "calibration", "demo", "denoising", "main", "synthesis", "viewing"]
 
 
 def main() -> None:
-    """Entry point: every error of ours becomes one line and an exit code."""
+    """Entry point: every error becomes one line and an exit code; ``RAWKIT_DEBUG=1`` shows where ours come from."""
     try:
         app()
     except RawkitError as error:
         stop(str(error), FAILED)
+    except Exception as error:
+        if os.environ.get("RAWKIT_DEBUG"):
+            raise
+        stop(own_fault(error), FAILED)
     except KeyboardInterrupt:
         stop("interrupted; files that were finished are whole, the others do not exist.", INTERRUPTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import fields
 from enum import StrEnum
@@ -14,7 +15,7 @@ from rich.table import Table
 
 import rawkit
 from rawkit.cli.app import app
-from rawkit.cli.batches import TIME_LIMIT, BatchOptions
+from rawkit.cli.batches import TIME_LIMIT, BatchOptions, inputs_or_stop
 from rawkit.cli.options import (
     BaseIso,
     Black,
@@ -35,19 +36,17 @@ from rawkit.cli.options import (
     TimeLimit,
     White,
     Workers,
-    check_inputs,
     check_iso,
+    check_there,
 )
 from rawkit.cli.output import (
     USAGE,
-    batch_bar,
     finish,
     out,
     plain,
     print_json,
     progress_bar,
     stop,
-    tell_trouble,
 )
 from rawkit.errors import RawkitError
 
@@ -79,7 +78,7 @@ def inspect(
     """
     from rawkit.restore.files import noise_numbers
 
-    check_inputs([file])
+    check_there(file)
     image = FileOptions(iso, black_level, white_level, cfa, size, dtype).read(file)
     meta = image.metadata
     active = getattr(image, "active_area", None)
@@ -258,7 +257,7 @@ def estimate(
     size: Size = None,
     dtype: Dtype = None,
     recursive: Recursive = False,
-    workers: Workers = 1,
+    workers: Workers = None,
     cluster: Cluster = None,
     time_limit: TimeLimit = TIME_LIMIT,
     memory: Memory = None,
@@ -271,35 +270,32 @@ def estimate(
     """
     from functools import partial
 
-    from rawkit.batch import estimate_file, find_inputs
+    from rawkit.batch import estimate_file
 
     options = FileOptions(iso, black_level, white_level, cfa, size, dtype)
     batch = BatchOptions(workers, cluster, time_limit, memory, log)
-    try:
-        inputs = [item.path for item in find_inputs(files, recursive=recursive)]
-    except ValueError as error:
-        stop(str(error), USAGE)
-    alone = batch.is_serial(len(inputs))
-    results = []
-    with batch_bar("estimating", len(inputs), quiet=as_json or alone) as advance:
+    inputs = [item.path for item in inputs_or_stop(files, recursive=recursive)]
+    alone = batch.is_single(len(inputs))
+    estimates: dict[str, Any] = {}
+
+    def outcomes() -> Generator[dict[str, Any]]:
         work = partial(estimate_file, reading=options.keywords())
         with closing(batch.mapper(len(inputs))(work, inputs)) as answers:
             for answer in answers:
-                name = {"input": str(answer.item)}
                 if answer.value is None:
-                    results.append({**name, "status": "failed", "reason": answer.error})
+                    yield {"input": str(answer.item), "status": "failed", "reason": answer.error}
                 else:
-                    found = answer.value
-                    results.append(
-                        {**name, "status": "done", **{f.name: getattr(found, f.name) for f in fields(found)}}
-                    )
-                    if not as_json:
-                        if not alone:
-                            out.print(f"{answer.item.name}:", markup=False, highlight=False)
-                        _tell_estimate(found)
-                batch.note(results[-1])
-                advance()
-                tell_trouble(results[-1])
+                    estimates[str(answer.item)] = answer.value
+                    facts = {f.name: getattr(answer.value, f.name) for f in fields(answer.value)}
+                    yield {"input": str(answer.item), "status": "done", **facts}
+
+    def tell(result: dict[str, Any]) -> None:
+        if result["status"] == "done":
+            if not alone:
+                out.print(f"{Path(result['input']).name}:", markup=False, highlight=False)
+            _tell_estimate(estimates.pop(result["input"]))
+
+    results = batch.collect(outcomes(), len(inputs), text="estimating", as_json=as_json, tell=tell)
     if as_json and alone and results[0]["status"] == "done":
         print_json({"file": results[0].pop("input"), **results[0]})
         return
@@ -415,7 +411,7 @@ def profiles_import(
     """
     from rawkit.sensor import exchange
 
-    check_inputs([file])
+    check_there(file)
     if format is ProfileFormat.csv:
         profile = exchange.from_csv(file, model=camera)
     elif camera is None or format is ProfileFormat.dng:
@@ -447,7 +443,7 @@ def profiles_export(
     from rawkit.resources import replacing
     from rawkit.sensor import exchange
 
-    check_inputs([file])
+    check_there(file)
     check_iso(iso)
     profile = rawkit.CameraProfile.load(file)
     if format is ProfileFormat.dng:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 import rawkit
 from rawkit.cli.app import app
-from rawkit.cli.options import Camera, Darktable, FileOptions, Iso, JsonFlag, ProfileFile, check_inputs
+from rawkit.cli.options import Camera, Darktable, FileOptions, Iso, JsonFlag, ProfileFile, check_there
 from rawkit.cli.output import out, print_json, progress_bar
 
 
@@ -35,7 +35,7 @@ def demo(
     from rawkit.demo import demo_on_file, demo_on_simulation
 
     if input is not None:
-        check_inputs([input])
+        check_there(input)
         image = FileOptions(iso, None, None, None, None, None).read(input)
         found = rawkit.find_noise(image, profile=profile, camera=camera, darktable=darktable)
         with progress_bar(input.name, quiet=as_json) as progress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from rich.table import Table
 
 import rawkit
 from rawkit.cli.app import app
-from rawkit.cli.batches import TIME_LIMIT, BatchOptions
+from rawkit.cli.batches import TIME_LIMIT, BatchOptions, inputs_or_stop, jobs_for
 from rawkit.cli.options import (
     Black,
     Camera,
@@ -34,10 +34,10 @@ from rawkit.cli.options import (
     TimeLimit,
     White,
     Workers,
-    check_inputs,
+    check_there,
     parse_isos,
 )
-from rawkit.cli.output import FAILED, USAGE, batch_bar, err, finish, out, print_json, progress_bar, stop, tell_trouble
+from rawkit.cli.output import FAILED, USAGE, err, finish, out, print_json, progress_bar, stop
 
 
 class OutputFormat(StrEnum):
@@ -81,7 +81,7 @@ def denoise(
     overwrite: Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")] = False,
     recursive: Recursive = False,
-    workers: Workers = 1,
+    workers: Workers = None,
     cluster: Cluster = None,
     time_limit: TimeLimit = TIME_LIMIT,
     memory: Memory = None,
@@ -96,49 +96,44 @@ def denoise(
     """
     from functools import partial
 
-    from rawkit.batch import Job, find_inputs, run_jobs
+    from rawkit.batch import run_jobs
+    from rawkit.parallel import relayed
     from rawkit.restore.files import DenoiseSettings, denoise_file
 
     options = FileOptions(iso, black_level, white_level, cfa, size, dtype)
-    batch = BatchOptions(workers, cluster, time_limit, memory, log)
+    inputs = inputs_or_stop(files, recursive=recursive)
+    try:
+        place = rawkit.Denoiser.load(model, device=device).device
+    except ValueError as error:
+        stop(str(error), USAGE)
+    batch = BatchOptions(workers, cluster, time_limit, memory, log, gpus=_environments(place))
     settings = DenoiseSettings(
         model=model, strength=strength, chroma_strength=chroma, self_ensemble=self_ensemble, format=format.value,
         profile=profile, camera=camera, darktable=darktable, reading=options.keywords(), exiftool=exiftool,
         device=device, threads=batch.threads,
     )  # fmt: skip
     try:
-        inputs = find_inputs(files, recursive=recursive)
-        on_gpu = rawkit.Denoiser.load(model, device=device).device != "cpu"
         parameters = settings.parameters()
-    except ValueError as error:
-        stop(str(error), USAGE)
     except OSError as error:
         stop(f"{error.filename}: {error.strerror}", USAGE)
-    jobs = [
-        Job(
-            item.path,
-            (output / item.subfolder if output else item.path.parent) / f"{item.path.stem}_denoised{settings.suffix}",
+    jobs = jobs_for(inputs, output, lambda path: f"{path.stem}_denoised{settings.suffix}")
+    alone = batch.is_single(len(jobs))
+    with progress_bar(inputs[0].path.name, quiet=as_json or not alone) as progress, ExitStack() as stack:
+        told = stack.enter_context(relayed(progress)) if alone else None
+        work = partial(denoise_file, settings=settings, progress=told)
+        outcomes = run_jobs(
+            jobs, work, parameters=parameters, mapper=batch.mapper(len(jobs)), overwrite=overwrite, dry_run=dry_run
         )
-        for item in inputs
-    ]
-    alone = batch.is_serial(len(jobs))
-    results = []
-    with (
-        batch_bar("denoising", len(jobs), quiet=as_json or alone) as advance,
-        progress_bar(inputs[0].path.name, quiet=as_json or not alone) as progress,
-    ):
-        work = partial(denoise_file, settings=settings, **({"progress": progress} if alone else {}))
-        mapper = batch.mapper(len(jobs), on_gpu=on_gpu)
-        outcomes = run_jobs(jobs, work, parameters=parameters, mapper=mapper, overwrite=overwrite, dry_run=dry_run)
-        with closing(outcomes):
-            for result in outcomes:
-                results.append(result)
-                batch.note(result)
-                advance()
-                tell_trouble(result)
-                if not as_json:
-                    _tell_denoised(result)
+        results = batch.collect(outcomes, len(jobs), text="denoising", as_json=as_json, tell=_tell_denoised)
     finish(results, as_json=as_json, verb="planned" if dry_run else "denoised")
+
+
+def _environments(place: str) -> list[dict[str, str]]:
+    if place == "cpu":
+        return []
+    from rawkit.nn.devices import environments
+
+    return environments(place)
 
 
 def _tell_denoised(result: dict[str, Any]) -> None:
@@ -185,8 +180,7 @@ def compare(
         part = ()
     if part is not None and len(part) != 4:
         stop(f"--crop takes LEFT,TOP,WIDTH,HEIGHT, found {crop}.", USAGE)
-    for path in (before, after):
-        check_inputs([path])
+    check_there(before, after)
     options = FileOptions(iso, None, None, None, None, None)
     first, second = (options.read(path) for path in (before, after))
     noise, source = find_noise_or_why(first, profile=profile, camera=camera, darktable=darktable)

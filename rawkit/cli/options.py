@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import rawkit
+from rawkit.cli.batches import TIME_LIMIT
 from rawkit.cli.output import USAGE, stop
+from rawkit.errors import RawkitError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Iso = Annotated[float | None, typer.Option("--iso", help="ISO, for files that do not record it.")]
@@ -25,7 +28,10 @@ BaseIso = Annotated[float, typer.Option("--base-iso", help="ISO at which the amp
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Recursive = Annotated[bool, typer.Option("-r", "--recursive", help="Take the folders in a folder too.")]
 Workers = Annotated[
-    int, typer.Option("--workers", min=1, help="Files at a time, each in a process of its own; 1 uses all cores.")
+    int | None,
+    typer.Option(
+        "--workers", min=1, help="Files at a time, each in a process of its own.  [default: 1 on all cores; 1 per GPU]"
+    ),
 ]
 Cluster = Annotated[
     str | None, typer.Option("--cluster", help="Work on a Dask cluster instead: its scheduler, tcp://HOST:PORT.")
@@ -63,7 +69,15 @@ class FileOptions:
                 "mosaic": spec}  # fmt: skip
 
     def read(self, path: Path) -> Any:
-        return rawkit.read_raw(path, **self.keywords())
+        """``read_raw`` in a process of its own: a decoder that crashes or hangs ends in one line here."""
+        from rawkit.batch import read_file
+        from rawkit.parallel import Limits, map_files, physical_memory
+
+        work, limits = partial(read_file, reading=self.keywords()), Limits(TIME_LIMIT, physical_memory())
+        (result,) = map_files(work, [path], workers=1, limits=limits)
+        if result.value is None:
+            raise RawkitError(result.error)
+        return result.value
 
 
 def check_iso(iso: float | None) -> None:
@@ -82,17 +96,8 @@ def parse_isos(text: str) -> tuple[float, ...]:
     return values
 
 
-def check_inputs(files: list[Path]) -> list[Path]:
-    """Files as given, folders replaced by the files in them."""
-    found: list[Path] = []
-    for path in files:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-            if not inside:
-                stop(f"{path} holds no files.", USAGE)
-            found += [p for p in inside if p.suffix.lower() != ".json"]
-        elif path.is_file():
-            found.append(path)
-        else:
+def check_there(*paths: Path) -> None:
+    """A path that leads nowhere ends the program."""
+    for path in paths:
+        if not path.exists():
             stop(f"{path} is not there.", USAGE)
-    return found

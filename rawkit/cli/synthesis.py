@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
@@ -12,18 +13,24 @@ import typer
 from rich.table import Table
 
 from rawkit.cli.app import app
-from rawkit.cli.batches import run_batch
+from rawkit.cli.batches import TIME_LIMIT, BatchOptions, inputs_or_stop, jobs_for
 from rawkit.cli.options import (
     Camera,
     Cfa,
+    Cluster,
     Darktable,
     Folder,
     JsonFlag,
+    Log,
+    Memory,
     Overwrite,
     ProfileFile,
+    Recursive,
+    TimeLimit,
     White,
-    check_inputs,
+    Workers,
     check_iso,
+    check_there,
     parse_isos,
 )
 from rawkit.cli.output import FAILED, USAGE, err, finish, out, print_json, progress_bar, stop
@@ -65,7 +72,7 @@ def synthesize(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Clean pictures: raw files or photographs (PNG, JPEG, TIFF); for a data set, their folder."
+            help="Clean pictures: raw files or photographs (PNG, JPEG, TIFF), folders, patterns; or a folder for a set."
         ),
     ],
     profile: ProfileFile = None,
@@ -96,8 +103,12 @@ def synthesize(
     ] = None,
     format: Annotated[DatasetFormat | None, typer.Option("--format", help="Data set: format of its files.")] = None,
     shard: Annotated[str | None, typer.Option("--shard", help="Data set: make part i of n only, as i/n.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Data set: processes.")] = None,
-    cluster: Annotated[str | None, typer.Option("--cluster", help="Data set: address of a Dask scheduler.")] = None,
+    recursive: Recursive = False,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    time_limit: TimeLimit = TIME_LIMIT,
+    memory: Memory = None,
+    log: Log = None,
     verify: Annotated[bool, typer.Option("--verify", help="Data set: check the hash of what is there.")] = False,
     overwrite: Overwrite = False,
     as_json: JsonFlag = False,
@@ -107,7 +118,9 @@ def synthesize(
     Example: `rawkit synthesize clean.png --profile my_camera.json --iso 3200 --seed 7 -o noisy/`
 
     Data set: `rawkit synthesize clean/ --profile my_camera.json --iso 800,3200 --count 4 --format npz -o set/`;
-    the same command again finishes an interrupted one.
+    it takes all cores if not told otherwise.
+
+    The same command again finishes an interrupted batch or data set.
     """
     if iso is None:
         stop("say which ISO to simulate: --iso N.", USAGE)
@@ -115,8 +128,10 @@ def synthesize(
     first_iso = isos[0]
     if not 0 < exposure < float("inf"):
         stop(f"--exposure takes a positive factor, found {exposure:g}.", USAGE)
-    inputs = check_inputs(files)
-    from rawkit.noise.export import SimulatedCamera, synthesize_file
+    from functools import partial
+
+    from rawkit.batch import run_jobs
+    from rawkit.noise.export import PHOTOGRAPHS, SimulatedCamera, synthesize_file
     from rawkit.noise.unprocess import BROOKS_2019
 
     simulated = SimulatedCamera(
@@ -136,37 +151,49 @@ def synthesize(
     if count is not None or format is not None or shard is not None or len(isos) > 1:
         if len(files) != 1 or not files[0].is_dir() or output is None:
             stop("a data set is made of one folder of clean pictures, into a folder given with -o.", USAGE)
+        if log is not None:
+            stop("--log is for single pictures; the manifest of a data set tells of every file.", USAGE)
+        from rawkit.parallel import usable_cores
+
         synthesize_dataset(
             files[0], output, simulated, isos=isos, count=count or 1, format=(format or DatasetFormat.dng).value,
-            seed=seed, shard=shard, workers=workers, cluster=cluster, verify=verify, as_json=as_json,
+            seed=seed, shard=shard, verify=verify, as_json=as_json,
+            batch=BatchOptions(workers or usable_cores(), cluster, time_limit, memory, log),
         )  # fmt: skip
+    batch = BatchOptions(workers, cluster, time_limit, memory, log)
+    inputs = inputs_or_stop(files, recursive=recursive, also=PHOTOGRAPHS)
+    jobs = jobs_for(inputs, output, lambda path: f"{path.stem}_iso{first_iso:g}_seed{seed}.dng")
+    work = partial(synthesize_file, camera=simulated, iso=first_iso, seed=seed)
+    parameters = {"iso": first_iso, "seed": seed, **simulated.settings()}
+    outcomes = run_jobs(jobs, work, parameters=parameters, mapper=batch.mapper(len(jobs)), overwrite=overwrite)
+    results = batch.collect(outcomes, len(jobs), text="making noise", as_json=as_json, tell=_tell_synthesized)
+    finish(results, as_json=as_json, verb="made")
 
-    def one(path: Path) -> dict[str, Any]:
-        target = (output or path.parent) / f"{path.stem}_iso{first_iso:g}_seed{seed}.dng"
-        description = synthesize_file(path, target, simulated, iso=first_iso, seed=seed, overwrite=overwrite)
-        if not as_json:
-            out.print(f"{path.name} -> {target}  (noise: {description})", markup=False, highlight=False)
-        return {"output": str(target), "noise": description}
 
-    finish(run_batch(inputs, one), as_json=as_json, verb="made")
+def _tell_synthesized(result: dict[str, Any]) -> None:
+    name, target = Path(result["input"]).name, result["output"]
+    if result["status"] == "already done":
+        out.print(f"{name}: {target} is already done", markup=False, highlight=False)
+    if result["status"] == "done":
+        out.print(f"{name} -> {target}  (noise: {result['noise']})", markup=False, highlight=False)
 
 
 def synthesize_dataset(
-    folder: Path, output: Path, camera: Any, *, shard: str | None, workers: int | None, cluster: str | None,
-    verify: bool, as_json: bool, **options: Any,
+    folder: Path, output: Path, camera: Any, *, shard: str | None, verify: bool, as_json: bool, batch: BatchOptions,
+    **options: Any,
 ) -> NoReturn:  # fmt: skip
     """Make or finish a data set, and leave with its exit code."""
-    from functools import partial
-
-    from rawkit.noise.datasets import Dataset, write_dataset
-    from rawkit.parallel import PROCESSES, map_files
+    from rawkit.noise.datasets import Dataset, Unit, write_dataset
 
     try:
         first, of = (1, 1) if shard is None else (int(part) for part in shard.split("/"))
         dataset = Dataset(folder=folder.resolve(), camera=camera, shard=(first, of), **options)
     except ValueError as error:
         stop(f"{error}" if shard is None or "needed" in str(error) else f"--shard takes i/n, found {shard}.", USAGE)
-    mapper = partial(map_files, backend=cluster or PROCESSES, workers=workers)
+
+    def mapper(function: Callable[[Unit], Any], units: Sequence[Unit]) -> Any:
+        return batch.mapper(len(units))(function, units)
+
     with progress_bar("pairs", quiet=as_json) as progress:
         outcome = write_dataset(dataset, output.resolve(), mapper=mapper, verify=verify, progress=progress)
     if as_json:
@@ -208,8 +235,7 @@ def realism(
     from rawkit.noise.realism import compare_frames, read_stack
 
     check_iso(iso)
-    for path in (real, synthetic):
-        check_inputs([path])
+    check_there(real, synthetic)
     stacks = [read_stack(path, kind=kind.value, iso=iso, cfa=cfa) for path in (real, synthetic)]
     result = compare_frames(*stacks, splits=splits, seed=seed, classifier=classifier)
     left_out = [(str(path), why) for stack in stacks for path, why in stack.left_out]

@@ -39,7 +39,7 @@ import re
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -54,7 +54,6 @@ from rawkit.raw.develop import srgb_from_camera
 from rawkit.raw.dng import write_dng
 from rawkit.raw.image import RawImage, pack, pad_to_period
 from rawkit.resources import replacing, sha256
-from rawkit.sensor.profile import CameraProfile
 
 Format = Literal["dng", "npz", "hdf5", "webdataset", "tiff"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -158,18 +157,10 @@ class Dataset:
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides about the bytes, as plain data; files by their content."""
-        camera = {f.name: getattr(self.camera, f.name) for f in fields(self.camera)}
-        for name in ("profile", "darktable", "like"):
-            path = camera[name]
-            if isinstance(path, Path):
-                camera[name] = {"file": path.name, "sha256": sha256(path) if path.is_file() else None}
-            elif isinstance(path, CameraProfile):
-                camera[name] = {"profile": path.name}
-        if camera["ranges"] is not None:
-            camera["ranges"] = {f.name: getattr(camera["ranges"], f.name) for f in fields(camera["ranges"])}
         plain = {
             "isos": self.isos, "count": self.count, "format": self.format, "seed": self.seed, "shard": self.shard,
-            "pairs_per_file": self.pairs_per_file if self.format in _PARTS else None, "camera": camera,
+            "pairs_per_file": self.pairs_per_file if self.format in _PARTS else None,
+            "camera": self.camera.settings(),
         }  # fmt: skip
         return json.loads(json.dumps(plain))
 
@@ -256,7 +247,7 @@ def write_dataset(
     dataset: Dataset,
     output: Path,
     *,
-    mapper: Callable[[Callable[[Unit], Any], Iterable[Unit]], Iterator[Any]] | None = None,
+    mapper: Callable[[Callable[[Unit], Any], Sequence[Unit]], Iterator[Any]] | None = None,
     verify: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:

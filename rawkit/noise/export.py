@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Generator
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +65,19 @@ class SimulatedCamera:
     color_seed: int = 0
     exposure: float = 1.0
     reduce: int = 1
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides about a picture's bytes, as plain data; files by their content."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("profile", "darktable", "like"):
+            path = plain[name]
+            if isinstance(path, Path):
+                plain[name] = {"file": path.name, "sha256": sha256(path) if path.is_file() else None}
+            elif isinstance(path, CameraProfile):
+                plain[name] = {"profile": path.name}
+        if self.ranges is not None:
+            plain["ranges"] = {f.name: getattr(self.ranges, f.name) for f in fields(self.ranges)}
+        return plain
 
     def clean(self, source: Path) -> RawImage:
         """The camera's noiseless raw of a clean picture.
@@ -150,13 +165,35 @@ class SimulatedCamera:
 
 
 def synthesize_file(
-    source: Path, target: Path, camera: SimulatedCamera, *, iso: float, seed: int, overwrite: bool = False
-) -> str:
-    """One noisy exposure of a clean picture as a DNG with its NoiseProfile; returns where the noise came from."""
-    image, found = camera.noisy(camera.clean(source), iso=iso, seed=seed)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_dng(image, target, noise=found.params, overwrite=overwrite)
-    return found.description
+    source: Path, target: Path, camera: SimulatedCamera, *, iso: float, seed: int, write: Path | None
+) -> Generator[None, None, dict[str, str]]:
+    """One noisy exposure of a clean picture as a DNG with its NoiseProfile.
+
+    Parameters
+    ----------
+    target : Path
+        Name of the result.
+    write : Path or None
+        Where to write it, which the caller then renames to ``target``; None: nowhere.
+
+    Yields
+    ------
+    None
+        After reading and before writing, so that several files' steps can overlap.
+
+    Returns
+    -------
+    dict
+        ``noise``: where it came from.
+    """
+    clean = camera.clean(source)
+    yield
+    image, found = camera.noisy(clean, iso=iso, seed=seed)
+    yield
+    if write is not None:
+        write.parent.mkdir(parents=True, exist_ok=True)
+        write_dng(image, write, noise=found.params)
+    return {"noise": found.description}
 
 
 @lru_cache(maxsize=2)
