@@ -155,3 +155,9 @@ def test_misuse_is_explained():
         denoise_unit(np.zeros((4, 4), np.float32))
     with pytest.raises(ValueError, match="sigma"):
         denoise_unit(np.zeros((4, 4, 4), np.float32), sigma=0)
+
+
+def test_colors_without_any_noise_are_returned():
+    """Components of a constant picture have no noise at all: nothing is divided by it."""
+    flat = np.full((3, 32, 32), 7.0, np.float32)
+    np.testing.assert_allclose(denoise_unit(flat, correlated=True), flat, rtol=1e-6)

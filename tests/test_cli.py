@@ -259,3 +259,29 @@ def test_estimate_reads_noise_off_a_photograph(tmp_path):
         assert low < gain < high
         assert abs(gain / 0.765 - 1) < 0.05
     assert "K [DN/e-]" in rawkit("estimate", tmp_path / "ramp.dng").stdout
+
+
+@pytest.mark.parametrize("command", ["denoise", "estimate"])
+def test_a_single_file_too_is_decoded_in_a_process_with_limits(dng, tmp_path, command):
+    output = ["-o", tmp_path] if command == "denoise" else []
+    run = rawkit(command, dng, *output, "--time-limit", "0.001")
+    assert "not done after 0.001 s" in one_line(run, 1)
+    assert not [p for p in tmp_path.iterdir() if p.name != ".rawkit.jsonl"]
+
+
+def test_a_mistake_of_ours_is_one_line_and_can_be_traced(monkeypatch, capsys):
+    from rawkit import cli
+
+    def broken():
+        raise KeyError("a\nb")
+
+    monkeypatch.setattr(cli, "app", broken)
+    monkeypatch.delenv("RAWKIT_DEBUG", raising=False)
+    with pytest.raises(SystemExit):
+        cli.main()
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "rawkit itself failed (KeyError at test_cli.py:" in told
+    monkeypatch.setenv("RAWKIT_DEBUG", "1")
+    with pytest.raises(KeyError):
+        cli.main()

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from rawkit.errors import WeightsError
+from rawkit.errors import ProfileError, WeightsError
 from rawkit.raw.image import CFA, BlackLevel, LinearImage, Metadata, RawImage
 from rawkit.restore.denoise import Denoiser
 from rawkit.restore.phases import canonical_planes, from_canonical_planes
@@ -256,3 +256,10 @@ def test_it_beats_plain_nonlocal_means_on_photographs(denoiser, data_dir):
         ]
         gain.append(10 * np.log10(errors[0] / errors[1]))
     assert min(gain) > 0.5
+
+
+def test_noise_that_no_sensor_has_is_refused(denoiser):
+    planes = np.full((4, 32, 32), 500.0, np.float32)
+    for params in (NoiseParams(1e-300, 0.0), NoiseParams(1e-3, 1e30)):
+        with pytest.raises(ProfileError, match="no sensor"):
+            denoiser.denoise_planes(planes, params)

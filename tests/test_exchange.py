@@ -11,6 +11,7 @@ from rawkit.sensor.exchange import (
     compare,
     dng_noise_profile,
     dng_noise_profile_text,
+    eld_parameters,
     from_csv,
     from_darktable,
     from_eld,
@@ -252,3 +253,52 @@ def test_every_third_camera_of_darktable_survives_the_profile_format(data_dir):
         profile = from_darktable(path, name)
         again = CameraProfile.from_dict(json.loads(json.dumps(profile.to_dict())))
         assert again.to_dict() == profile.to_dict()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{}, {"iso": 100}, {"iso": "x", "a": [1] * 3, "b": [1] * 3}, {"iso": 100, "a": [1] * 3, "b": [[1], 2, 3]},
+     {"iso": 100, "a": [1, 2], "b": [1] * 3}, {"iso": 100, "a": 1, "b": [1] * 3}, 0.5,
+     {"iso": -1, "a": [1] * 3, "b": [1] * 3}],
+)  # fmt: skip
+def test_entries_that_are_not_darktables_are_refused(tmp_path, entry):
+    maker = {"maker": "A", "models": [{"model": "B", "profiles": [entry]}]}
+    (tmp_path / "noise.json").write_text(json.dumps({"noiseprofiles": [maker]}))
+    with pytest.raises(ProfileError, match="darktable"):
+        from_darktable(tmp_path / "noise.json", "A B")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("Kmin", -1.0), ("Kmin", "x"), ("Kmax", 1e308), ("Profile-1", []), ("g_scale", {"slope": 1}),
+     ("G_scale", {"bias": 0}),
+     ("G_scale", {"slope": "x", "bias": 0}), ("slope", 1e300), ("G_shape", ["x"])],
+)  # fmt: skip
+def test_parameters_that_are_not_elds_are_refused(path, value):
+    law = {"slope": 0.8, "bias": 0.5, "sigma": 0.1}
+    parameters = {
+        "Kmin": 0.2,
+        "Kmax": 15.0,
+        "G_shape": [0.1],
+        "Profile-1": {"g_scale": dict(law), "R_scale": dict(law)},
+    }
+    from_eld(parameters, make="", model="A")
+    inner = parameters["Profile-1"]
+    holder = inner["g_scale"] if path == "slope" else inner if path in ("g_scale", "G_scale") else parameters
+    holder[path] = value
+    with pytest.raises(ProfileError, match=r"ELD|no camera"):
+        from_eld(parameters, make="", model="A")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", '{"params": 7}', '{"other": {}}', "\xff"])
+def test_a_file_without_eld_parameters_is_named(tmp_path, text):
+    (tmp_path / "eld.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ProfileError, match="no ELD parameters of A"):
+        eld_parameters(tmp_path / "eld.json", "A")
+
+
+@pytest.mark.parametrize("cell", ["nan", "inf", "1e999", ""])
+def test_a_table_holds_finite_numbers(tmp_path, cell):
+    (tmp_path / "t.csv").write_text(f"# remarks: 5\niso,system_gain,read_var\n100,{cell},2\n200,1,\n")
+    with pytest.raises(ProfileError):
+        from_csv(tmp_path / "t.csv")

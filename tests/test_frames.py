@@ -8,6 +8,7 @@ import pytest
 from make_dng import write
 from synthetic import expose
 
+from rawkit.errors import RawkitError
 from rawkit.raw.metadata import from_tags
 from rawkit.raw.tiff import SHORT, Entry
 from rawkit.sensor import frames as module
@@ -201,3 +202,23 @@ def test_dark_current_is_reported_with_its_temperature(tmp_path):
     assert float(remark.split(": ")[1].split()[0]) == pytest.approx(64.0, abs=0.8)
     assert sum("44.0 C" in why for _, why in result.left_out) == 8
     assert result.profile.noise.at(100).read_var[0] == pytest.approx(16 + 1 / 12, rel=0.06)  # 8,192 pixels: 1.6 %
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"file,kind\na.png,flat\xff\n", "UTF-8"), (b"file,kind,iso,white_level,cfa\nflat.npy,flat,100,4095,409\n", "409")],
+)
+def test_a_damaged_manifest_is_refused_in_one_line(tmp_path, content, message):
+    np.save(tmp_path / "flat.npy", np.full((16, 16), 900, np.uint16))
+    (tmp_path / "manifest.csv").write_bytes(content)
+    with pytest.raises(RawkitError, match=message):
+        FrameSet.open(tmp_path / "manifest.csv").frames[0].read()
+
+
+def test_an_npy_header_that_python_cannot_parse_is_left_out(tmp_path):
+    np.save(tmp_path / "flat.npy", np.full((16, 16), 900, np.uint16))
+    data = bytearray((tmp_path / "flat.npy").read_bytes())
+    data[20] = ord("(")
+    (tmp_path / "flat.npy").write_bytes(data)
+    with pytest.raises(RawkitError, match="npy file is damaged"):
+        FrameSet.from_files([tmp_path / "flat.npy"])

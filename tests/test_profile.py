@@ -313,3 +313,19 @@ def test_every_entry_of_darktables_database_can_be_read(data_dir):
     found = [darktable_model(path, Metadata(make=make, model=model)) for make, model in models[::8]]
     assert [m for m, f in zip(models[::8], found, strict=True) if f is None] == []
     assert all(darktable_table(entries) for _, entries in darktable_cameras(path))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"make": 1e999}', '{"make": NaN}', '{"make": ' + "9" * 5000 + "}"])
+def test_json_that_no_program_of_ours_writes_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(ProfileError, match="not a camera profile") as caught:
+        CameraProfile.load(tmp_path / "p.json")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("read_var_se", [1e-320]), ("system_gain_se", [0.0]), ("iso", 1e300)])
+def test_numbers_that_no_fit_can_use_are_refused(tmp_path, key, value):
+    document = CameraProfile("A", "B", NoiseModel([(100.0, NoiseParams(1.0, 9.0))]), white_level=4095.0).to_dict()
+    document["noise"][0][key] = value
+    with pytest.raises(ProfileError, match=r"standard error|outside"):
+        CameraProfile.from_dict(document)

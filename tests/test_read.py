@@ -426,6 +426,8 @@ def _directory_first(data: bytes, keep: int) -> bytes:
         ({278: 1}, "needed"),
         ({279: 5}, "needed"),
         ({254: 1}, "main raw image"),
+        ({256: 16000, 257: 16000, 278: 16000, 259: 7}, "lossless|needed"),
+        ({256: 16000, 257: 16000, 278: 16000, 259: 8}, "needed"),
     ],
 )
 def test_impossible_headers_are_refused_before_memory_is_taken(tmp_path, values, message):

@@ -4,6 +4,8 @@ Tolerances: the smooth scene has about 19/36 of 360,000 pixels as samples, so sd
 (1.5 is the lever of fitting v and c as well), and sd(v)/v ~ 1 % with a tenth of the picture dark.
 """
 
+import contextlib
+
 import numpy as np
 import pytest
 from synthetic import bayer_map, expose
@@ -223,3 +225,12 @@ def test_photographs_are_covered(data_dir):
         assert abs(found.system_gain[0] / 16.0 - 1) < 0.1
         covered.append(found.system_gain_interval[0, 0] <= 16.0 <= found.system_gain_interval[0, 1])
     assert sum(covered) >= 2
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (32, 32), (16, 200)])
+def test_a_tiny_picture_is_estimated_or_refused(shape):
+    rng = np.random.default_rng(1)
+    raster = np.clip(rng.normal(np.linspace(50, 9000, shape[1]), 40, shape), 0, 16383).astype(np.uint16)
+    image = RawImage(raster=raster, cfa=CFA.bayer("RGGB"), black=BlackLevel.constant(32), white_level=16383.0)
+    with contextlib.suppress(CalibrationError):
+        assert estimate(image).system_gain[0] > 0

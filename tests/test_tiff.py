@@ -96,3 +96,12 @@ def test_other_files_are_named_for_what_they_are():
         TiffFile.parse(b"\xff\xd8\xff\xe0" + bytes(12))
     with pytest.raises(ValueError, match="even byte"):
         serialize_ifd([], 9)
+
+
+def test_a_directory_cannot_multiply_the_file_in_memory():
+    """Values that all lie in the same bytes: 100 entries of 2000 bytes each in a file of 4000."""
+    head = struct.pack("<2sHIH", b"II", 42, 8, 100)
+    entries = b"".join(struct.pack("<HHII", 700 + i, 7, 2000, 1500) for i in range(100))
+    file = TiffFile.parse((head + entries).ljust(4000, b"\0"))
+    with pytest.raises(UnsupportedRawError, match="more than the file's 4000 bytes"):
+        file.ifd(8)

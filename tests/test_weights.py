@@ -1,6 +1,8 @@
 """Weights travel with their configuration, and anything else is refused in one line."""
 
+import json
 import pickle
+import time
 import zipfile
 
 import pytest
@@ -130,3 +132,18 @@ def test_changed_weights_are_refused(tmp_path, monkeypatch):
         resources.find_weights("x")
     with pytest.raises(WeightsError, match="there are: classical, x"):
         resources.find_weights("y", also=("classical",))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"widths": [10**6, 10**6]}, {"blocks": [10**9, 1]}, {"refinement": 10**9}, {"head_width": 0}, {"widths": ["a", 2]},
+     {"stem": -1}, [], 0.5],
+)  # fmt: skip
+def test_an_impossible_configuration_is_refused_before_memory_is_taken(saved, tmp_path, change):
+    tensors, header = load_tensors(saved[1])
+    config = {**json.loads(header["config"]), **change} if isinstance(change, dict) else change
+    header = {"architecture": header["architecture"], "about": header["about"], "config": json.dumps(config)}
+    save_tensors(tmp_path / "odd.safetensors", tensors, header)
+    start = time.process_time()
+    assert "configuration" in refused(tmp_path / "odd.safetensors")
+    assert time.process_time() - start < 2
