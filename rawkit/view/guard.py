@@ -79,7 +79,7 @@ class Guard:
         if origin is not None and origin != f"http://{host}":
             return "refused: the request comes from another origin."
         if site is not None and site not in ("same-origin", "none"):
-            return "refused: the request comes from another site."
+            return "refused: the request comes from another site; paste the address into the browser's address bar."
         if not self._knows_token(headers, query):
             return "refused: the token is missing or wrong; open the address that rawkit view printed."
         if method == "GET":

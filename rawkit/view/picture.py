@@ -5,8 +5,9 @@ stored pixels, is widened by ``MARGIN`` on every side and out to whole CFA perio
 the box and turned upright.
 
 Tolerance.  Filters learn from the tile they work on (``rawkit.restore.tiling``), and the part is another tile than
-those of the whole frame: the results differ by a few percent of the noise, as the results of two tiles do where
-they overlap.  ``MARGIN`` is that overlap, so that nothing of a part's border is shown.
+those of the whole frame: the results differ, as those of two tilings of the whole do, by 0.1 to 0.2 standard deviations
+of the noise (rms; classical filter, synthetic scenes and a Nikon D5000 at ISO 200).  ``MARGIN`` is the tiles' overlap,
+so that nothing of a part's border is shown.
 """
 
 from __future__ import annotations
