@@ -199,17 +199,14 @@ def difference(out, truth):
     ]
 
 
-def wait_for(out, number, process):
-    """Until so many files are there, or the process has ended."""
-    while process.poll() is None and len(list(out.glob("[!.]*"))) < number:
-        time.sleep(0.02)
+def wait_for(condition, process):
+    """Until it holds, or the process has ended."""
+    while process.poll() is None and not condition():
+        time.sleep(0.05)
 
 
-def killed(folder, out, truth, kills, rng, begins, ends):
-    """Kill and resume; the faults seen on the way.
-
-    ``begins``, ``ends``: seconds of a run without work, and of one with all of it.
-    """
+def killed(folder, out, truth, kills, rng, work):
+    """Kill and resume, each time a part of ``work`` [s] after the first sign of a file; the faults seen on the way."""
     found, hits = [], 0
     out.mkdir()
     for kill in range(kills):
@@ -217,14 +214,16 @@ def killed(folder, out, truth, kills, rng, begins, ends):
             command(folder, out, "--workers", 2, "--json"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
-        time.sleep(begins + rng.uniform(0.0, 2.0 * (ends - begins) / kills))
+        before = set(os.listdir(out))
+        wait_for(lambda before=before: not before.issuperset(os.listdir(out)), process)
+        time.sleep(rng.uniform(0.0, work / kills))
         if process.poll() is None:
             hits += 1
             (os.killpg if kill % 2 == 0 else os.kill)(process.pid, signal.SIGKILL)
         process.wait()
         whole = {name: digest for name, digest in digests_seen(out).items() if name[0] != "."}
         found += [f"after kill {kill + 1}, {name} is not whole" for name in whole if whole[name] != truth.get(name)]
-        print(f"  kill {kill + 1}: {len(whole)} whole files, {len(list(out.glob('.*.part*')))} hidden ones", flush=True)
+        print(f"  kill {kill + 1}: {len(whole)} files, {len(list(out.glob('.*.part*')))} unfinished", flush=True)
     if hits < 0.7 * kills:
         found.append(f"only {hits} of {kills} kills hit a run")
     return found
@@ -280,7 +279,7 @@ def restarted(folder, out, cluster, count):
     arguments = command(folder, out, "--cluster", cluster.address, "--json")
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         process = subprocess.Popen(arguments, stdout=stdout, stderr=stderr)
-        wait_for(out, count // 4, process)
+        wait_for(lambda: len(list(out.glob("[!.]*"))) >= count // 4, process)
         running = process.poll() is None
         cluster.kill("scheduler", "one")
         cluster.start("scheduler", "one")
@@ -330,7 +329,7 @@ def main():
         table.row("again", seconds, counts, code, faults)
 
         start = time.monotonic()
-        faults = killed(folder, root / "killed", truth, kills, rng, seconds, whole)
+        faults = killed(folder, root / "killed", truth, kills, rng, whole - seconds)
         _, counts, results, code, stderr = finished(command(folder, root / "killed", "--workers", 2))
         faults += faults_of(good, bad, results, code, stderr) + difference(root / "killed", truth)
         table.row(f"killed {kills} times", time.monotonic() - start, counts, code, faults)

@@ -42,6 +42,7 @@ PROCESSES, SERIAL = "processes", "serial"
 _AHEAD = 2  # files under way per worker of a cluster: one in work, one waiting
 _WINDOW = 32  # files per local worker that may be finished before an earlier one: a slow file does not idle the others
 _STARTS = 3  # workers in a row that may die before they are ready
+DIED = "its worker process died twice (out of memory, or a crash in a decoder)"
 CLUSTER_RETURN = 120.0  # seconds that a run waits for a lost scheduler, or for the first worker of a cluster
 _CONNECT = 10.0  # seconds for one attempt to reach a scheduler
 _LOOK = 5.0  # seconds between looks whether a cluster still has workers
@@ -250,9 +251,7 @@ def _map_processes(pool: _Pool, items: Iterable[Item]) -> Generator[FileResult[I
                 if result is not None:
                     finished[task.index] = result
                 elif task.suspect:
-                    finished[task.index] = FileResult(
-                        task.item, error="its worker process died twice (out of memory, or a crash in a decoder)"
-                    )
+                    finished[task.index] = FileResult(task.item, error=DIED)
                 else:
                     suspects.append(_Task(task.index, task.item, suspect=True))
 

@@ -251,6 +251,64 @@ def test_an_interrupted_run_leaves_whole_files_and_resumes_to_the_same_bytes(eig
     assert contents(tmp_path / "out") == truth
 
 
+def test_synthesis_is_a_batch_too(eight, tmp_path):
+    """Folders, photographs, bad files, workers and resumption, as for denoising."""
+    import imagecodecs
+
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name in ("00.dng", "01.dng"):
+        (tmp_path / "in" / name).write_bytes((eight / "in" / name).read_bytes())
+    gradient = np.tile(np.arange(96, dtype=np.uint8), (64, 1))
+    (tmp_path / "in" / "deep" / "photo.jpg").write_bytes(imagecodecs.jpeg8_encode(gradient))
+    (tmp_path / "in" / "empty.dng").write_bytes(b"")
+    arguments = ["synthesize", tmp_path / "in", *OPTIONS[:2], "--iso", 3200, "--black-level", 512, "--white-level",
+                 16383, "--recursive", "-o", tmp_path / "out"]  # fmt: skip
+    first = rawkit(*arguments, "--workers", 2, "--log", tmp_path / "log.jsonl")
+    assert first.returncode == 1, first.stderr
+    assert "3 made, 0 skipped, 1 failed" in first.stdout
+    assert "empty.dng: the file is empty" in first.stderr
+    made = [tmp_path / "out" / f"{name}_iso3200_seed0.dng" for name in ("00", "01", "deep/photo")]
+    assert all(path.is_file() for path in made)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 4
+    truth = [path.read_bytes() for path in made]
+    made[1].unlink()
+    (tmp_path / "in" / "empty.dng").unlink()
+    second = rawkit(*arguments, "--json")
+    assert second.returncode == 0, second.stderr
+    assert [json.loads(second.stdout)[key] for key in ("done", "already_done")] == [1, 2]
+    assert [path.read_bytes() for path in made] == truth
+    other = rawkit(*arguments, "--black-level", 500, "--json")
+    assert other.returncode == 3
+    assert "black_level 512.0 instead of 500.0" in json.loads(other.stdout)["files"][0]["reason"]
+
+
+DEADLY = """
+import os, signal
+import rawkit.raw.read as module
+whole = module.read_raw
+def read_raw(path, **options):
+    if "deadly" in str(path):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(path, **options)
+module.read_raw = read_raw
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_calibration_names_the_frame_that_kills_its_decoder(tmp_path, monkeypatch):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(DEADLY)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), str(Path(__file__).parent.parent)]))
+    shoot(tmp_path / "frames", 2)
+    (tmp_path / "frames" / "00.dng").rename(tmp_path / "frames" / "deadly.dng")
+    run = rawkit("calibrate", tmp_path / "frames", "-o", tmp_path / "profile.json")
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert "died twice" in run.stderr
+    assert "it does so with deadly.dng: take that away" in run.stderr
+    assert not (tmp_path / "profile.json").exists()
+
+
 def test_a_dask_cluster_gives_the_same_bytes(eight, tmp_path):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster:

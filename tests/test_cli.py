@@ -204,7 +204,7 @@ def test_synthesize_is_repeatable_and_says_its_noise(dng, tmp_path):
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         run = rawkit(*arguments, "--seed", seed, "-o", tmp_path / folder)
         assert run.returncode == 0, run.stderr
-    a, b, c = (read_raw(next((tmp_path / f).iterdir())) for f in "abc")
+    a, b, c = (read_raw(next((tmp_path / f).glob("*.dng"))) for f in "abc")
     assert np.array_equal(a.mosaic, b.mosaic)
     assert not np.array_equal(a.mosaic, c.mosaic)
     assert a.iso == 3200

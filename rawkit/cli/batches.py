@@ -90,7 +90,7 @@ class BatchOptions:
         if self.cluster is not None:
             logging.disable()  # Dask tells of every lost connection, with tracebacks; map_files mends it
             return partial(map_files, backend=self.cluster)
-        workers = min(self.workers, count)
+        workers = max(1, min(self.workers, count))  # of a finished data set nothing is left to make
         if self.threads is not None:  # the processes share the cores; their libraries would each take all
             for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
                 os.environ.setdefault(name, str(self.threads))

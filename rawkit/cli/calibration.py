@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 from rich.table import Table
 
 import rawkit
+from rawkit.batch import read_file
 from rawkit.cli.app import app
 from rawkit.cli.batches import TIME_LIMIT, BatchOptions, inputs_or_stop
 from rawkit.cli.options import (
@@ -40,6 +42,7 @@ from rawkit.cli.options import (
     check_there,
 )
 from rawkit.cli.output import (
+    FAILED,
     USAGE,
     finish,
     out,
@@ -49,6 +52,7 @@ from rawkit.cli.output import (
     stop,
 )
 from rawkit.errors import RawkitError
+from rawkit.parallel import DIED, Limits, map_files, physical_memory, relayed
 
 
 class EmvaConvention(StrEnum):
@@ -201,50 +205,94 @@ def calibrate(
     for path in (output, report):
         if path is not None and path.exists() and not overwrite:
             stop(f"{path} exists; use --overwrite to replace it.", USAGE)
-    try:
-        found = rawkit.FrameSet.open(frames, base_iso=base_iso)
-    except RawkitError as error:
-        stop(str(error), USAGE)
-    with progress_bar("measuring frames", quiet=as_json) as progress:
-        result = rawkit.calibrate(
-            found, make=make, model=model, base_iso=base_iso, spatial=spatial, workers=workers, progress=progress
-        )
-    reports = {}
-    if emva is not None:
-        from rawkit.sensor.emva import emva_reports
-
-        with progress_bar("EMVA 1288 figures", quiet=as_json) as progress:
-            reports = emva_reports(found, convention=emva.value, progress=progress)
-    result.profile.save(output, overwrite=overwrite)
-    if report is not None:
-        from rawkit.report.calibration import save_calibration_page
-
-        save_calibration_page(result, report, emva=reports, overwrite=overwrite)
+    check_there(frames)
+    with progress_bar("measuring frames", quiet=as_json) as progress, relayed(progress) as told:
+        work = partial(
+            _measure, output=output, report=report, emva=None if emva is None else emva.value, base_iso=base_iso,
+            overwrite=overwrite, make=make, model=model, spatial=spatial, workers=workers, progress=told,
+        )  # fmt: skip
+        (answer,) = map_files(work, [frames], workers=1, limits=Limits(memory=physical_memory()))
+    if answer.value is None:
+        stop(_blamed(frames, answer.error or ""), FAILED)
+    found = answer.value
+    if isinstance(found, str):
+        stop(found, USAGE)
     if as_json:
-        print_json({"profile": str(output), "left_out": [[str(p), why] for p, why in result.left_out],
-                    "verdicts": {f"{iso:g}": text for iso, text in result.verdicts.items()},
-                    "emva": {phase: r.to_dict() for phase, r in reports.items()},
-                    "maps": sorted(result.profile.maps), **result.profile.to_dict()})  # fmt: skip
+        print_json(found.document)
         return
     table = Table("ISO", "phase", "K [DN/e-]", "+-", "read noise [DN]", "+-", "[e-]", box=None, pad_edge=False)
-    for number, params in result.profile.noise.table:
-        for p, phase in enumerate(result.profile.phases):
+    for number, params in found.table:
+        for p, phase in enumerate(found.phases):
             k, v = params.system_gain[p], params.read_var[p]
             table.add_row(f"{number:g}", phase, f"{k:.5g}", f"{params.system_gain_se[p]:.2g}", f"{v**0.5:.4f}",
                           f"{params.read_var_se[p] / (2 * v**0.5):.2g}", f"{v**0.5 / k:.3f}")  # fmt: skip
     out.print(table)
-    for number, verdict in result.verdicts.items():
-        out.print(f"ISO {number:g}: {verdict}", markup=False, highlight=False)
-    for phase, figures in reports.items():
+    for number, verdict in found.document["verdicts"].items():
+        out.print(f"ISO {number}: {verdict}", markup=False, highlight=False)
+    for phase, figures in found.reports.items():
         emva_table = Table("EMVA 1288", "value", "+-", "unit", title=f"phase {phase}, {figures.convention}", box=None)
         for figure in figures.figures.values():
             emva_table.add_row(figure.name, f"{figure.value:.6g}", f"{figure.se:.2g}", figure.unit)
         out.print(emva_table)
         for remark in figures.remarks:
             out.print(f"EMVA 1288: {remark}", markup=False, highlight=False)
-    for path, why in result.left_out:
-        out.print(f"left out: {path.name}: {why}", markup=False, highlight=False)
-    out.print(f"{output} written: {result.profile.name}, {len(found.frames)} frames", markup=False, highlight=False)
+    for path, why in found.document["left_out"]:
+        out.print(f"left out: {Path(path).name}: {why}", markup=False, highlight=False)
+    out.print(f"{output} written: {found.camera}, {found.frames} frames", markup=False, highlight=False)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What there is to print of a calibration; its profile and page are written already."""
+
+    document: dict[str, Any]
+    table: Any
+    phases: tuple[str, ...]
+    reports: dict[str, Any]
+    camera: str
+    frames: int
+
+
+def _measure(
+    frames: Path, *, output: Path, report: Path | None, emva: Any, base_iso: float, overwrite: bool,
+    progress: Callable[[int, int], None], **options: Any,
+) -> _Measured | str:  # fmt: skip
+    """Calibrate and write, in a process of its own; a text is what is wrong with ``frames``."""
+    try:
+        found = rawkit.FrameSet.open(frames, base_iso=base_iso)
+    except RawkitError as error:
+        return str(error)
+    result = rawkit.calibrate(found, base_iso=base_iso, progress=progress, **options)
+    reports = {}
+    if emva is not None:
+        from rawkit.sensor.emva import emva_reports
+
+        reports = emva_reports(found, convention=emva, progress=progress)
+    result.profile.save(output, overwrite=overwrite)
+    if report is not None:
+        from rawkit.report.calibration import save_calibration_page
+
+        save_calibration_page(result, report, emva=reports, overwrite=overwrite)
+    document = {
+        "profile": str(output), "left_out": [[str(path), why] for path, why in result.left_out],
+        "verdicts": {f"{iso:g}": text for iso, text in result.verdicts.items()},
+        "emva": {phase: figures.to_dict() for phase, figures in reports.items()},
+        "maps": sorted(result.profile.maps), **result.profile.to_dict(),
+    }  # fmt: skip
+    profile = result.profile
+    return _Measured(document, profile.noise.table, profile.phases or (), reports, profile.name, len(found.frames))
+
+
+def _blamed(frames: Path, reason: str) -> str:
+    """Why a calibration failed; after the death of its process, the frames that kill a decoder on their own."""
+    if DIED not in reason:
+        return reason
+    folder = frames if frames.is_dir() else frames.parent
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    limits = Limits(TIME_LIMIT, physical_memory())
+    deadly = [r.item.name for r in map_files(partial(read_file, reading={}), files, workers=1, limits=limits)
+              if r.error and DIED in r.error]  # fmt: skip
+    return f"{frames}: {reason}" + (f"; it does so with {', '.join(deadly)}: take that away." if deadly else ".")
 
 
 @app.command()
@@ -268,8 +316,6 @@ def estimate(
 
     Example: `rawkit estimate IMG_0001.dng --json`, or `rawkit estimate photos/ --workers 4 --log noise.jsonl`
     """
-    from functools import partial
-
     from rawkit.batch import estimate_file
 
     options = FileOptions(iso, black_level, white_level, cfa, size, dtype)
