@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,6 @@ from rawkit.cli.output import FAILED, USAGE, out, stop
 
 _ADDRESS = "127.0.0.1"  # never another: the page shows the user's files
 _DECODING_SECONDS = 300.0
-_GRACE = 2  # seconds that open connections have to end
 
 
 @app.command()
@@ -81,7 +81,7 @@ def view(
     )  # fmt: skip
 
     class Server(uvicorn.Server):
-        """Ends the work in progress on Ctrl-C, then itself."""
+        """On Ctrl-C ends the work in progress, at its next tile, then itself."""
 
         def handle_exit(self, sig: int, frame: object) -> None:
             session.stop()
@@ -92,11 +92,8 @@ def view(
     out.print(f"open {address}\nCtrl-C ends it.", markup=False, highlight=False)
     if not no_browser:
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-    config = uvicorn.Config(
-        guarded_app(session, token=token, port=port), log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=_GRACE,
-    )  # fmt: skip
-    try:
+    guarded = guarded_app(session, token=token, port=port)
+    config = uvicorn.Config(guarded, log_level="warning", access_log=False, server_header=False)
+    with suppress(KeyboardInterrupt):  # uvicorn may raise again what it was ended by
         Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:  # uvicorn raises again what it was ended by
-        out.print("ended.")
+    out.print("ended.")

@@ -197,7 +197,7 @@ class Session:
             The request was overtaken.
         RawkitError, OSError, ValueError
         """
-        if overtaken():
+        if self._stopping.is_set() or overtaken():
             raise StaleError("a newer request has overtaken this one.")
         opened = self.opened(name)
         wanted = box.inside(opened.width, opened.height)
