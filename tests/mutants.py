@@ -46,6 +46,10 @@ WORDS = (
     "i",
     "b",
 )
+XMP = (
+    b'<x:xmpmeta crs:HasCrop="True" crs:CropTop="0.1" crs:CropLeft="0.1" crs:CropBottom="0.9" crs:CropRight="0.8" '
+    b'crs:CropAngle="0"/>'
+)
 DEEP = 100_000  # brackets: deeper than any parser recurses
 LAYOUT_TAGS = (254, 256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 330, 339, 50706, 50712,
                50713, 50714, 50715, 50717, 50829, 50975, 51009, 52547, 33421, 33422)  # fmt: skip
@@ -81,7 +85,7 @@ def _dngs() -> list[Seed]:
     polynomial = struct.pack(">9I2d", 0, 0, *SHAPE, 0, 1, 1, 1, 1, 0.0, 1.0)
     opcodes = struct.pack(">I", 1) + struct.pack(">4I", 8, 0x01030000, 0, len(polynomial)) + polynomial
     extras = [
-        Entry.make(700, BYTE, b"<x:xmpmeta crs:CropTop='0.1'/>"),
+        Entry.make(700, BYTE, XMP),
         Entry.make(50740, BYTE, b"Adobe\0MakN" + bytes(40)),
         Entry.make(50827, ASCII, "image.raw"),
         Entry.make(37500, UNDEFINED, bytes(64)),
@@ -109,7 +113,21 @@ def _dngs() -> list[Seed]:
     for name, option in options.items():
         tags = [_in_order(e, option.get("order", "<")) for e in first]
         seeds.append(Seed(f"{name}.dng", "raw", "tiff", build(first_tags=tags, **option)))
-    return seeds
+    (plain,) = [seed for seed in seeds if seed.name == "lossless_strips.dng"]
+    return [*seeds, Seed("jpeg_preview.dng", "raw", "tiff", _with_jpeg_preview(plain.data))]
+
+
+def _with_jpeg_preview(data: bytes) -> bytes:
+    """IFD 0 shows a JPEG of 16 x 12 pixels, at the end of the file."""
+    import imagecodecs
+
+    tiff, out = TiffFile.parse(data), bytearray(data)
+    entries = tiff.ifd(tiff.first_offset).entries
+    picture = imagecodecs.jpeg8_encode(np.arange(12 * 16 * 3, dtype=np.uint8).reshape(12, 16, 3), level=90)
+    changes = {256: 16, 257: 12, 259: 7, 262: 6, 273: len(out), 278: 12, 279: len(picture)}
+    for tag, value in changes.items():
+        struct.pack_into("<H" if entries[tag].type == SHORT else "<I", out, entries[tag].offset, value)
+    return bytes(out) + picture
 
 
 def _in_order(entry: Entry, order: str) -> Entry:
