@@ -40,7 +40,8 @@ class RawDirectory:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows, columns."""
-        return int(self.ifd.first(257, 0)), int(self.ifd.first(256, 0))
+        height, width = (next(iter(self.ifd.whole_numbers(tag)), 0) for tag in (257, 256))
+        return height, width
 
     @property
     def acts_on_values(self) -> bool:
@@ -77,8 +78,8 @@ def directories(tiff: TiffFile) -> Iterator[tuple[Ifd, int]]:
         yield ifd, pointer
         subs = ifd.entries.get(SUB_IFDS)
         if subs is not None:
-            for k, offset in enumerate(subs.values(tiff.order)[:_MAX_SUB_IFDS]):
-                yield tiff.ifd(int(offset)), subs.offset + 4 * k
+            for k, offset in enumerate(ifd.whole_numbers(SUB_IFDS)[:_MAX_SUB_IFDS]):
+                yield tiff.ifd(offset), subs.offset + 4 * k
         pointer = directory_end(tiff, ifd) - 4
 
 
@@ -91,9 +92,9 @@ def directory_end(tiff: TiffFile, ifd: Ifd) -> int:
 def data_extents(ifd: Ifd) -> list[tuple[int, int]]:
     """(start, end) of every strip, tile and embedded JPEG of a directory."""
     return [
-        (int(start), int(start) + int(size))
+        (start, start + size)
         for offsets, counts in DATA_TAGS
-        for start, size in zip(ifd.get(offsets), ifd.get(counts), strict=False)
+        for start, size in zip(ifd.whole_numbers(offsets), ifd.whole_numbers(counts), strict=False)
     ]
 
 

@@ -69,7 +69,7 @@ def full_raster(source: bytes, image: AnyRaw) -> AnyRaw:
     """A linear image that was cropped to the active area, with the source's border around it again."""
     directory = find_raw(TiffFile.parse(source))
     raw, shape = directory.ifd, directory.shape
-    area = tuple(int(v) for v in raw.get(50829))
+    area = raw.whole_numbers(50829)
     if isinstance(image, RawImage) or len(area) != 4:
         return image
     top, left, bottom, right = area
@@ -103,7 +103,7 @@ def rewrite(
             raise UnsupportedRawError(
                 f"raw data should run from byte {start} to {end}, the source ends at {len(source)}: it is cut."
             )
-    if raw.shape != raster.samples.shape[:2] or int(raw.ifd.first(277, 1)) != raster.planes:
+    if raw.shape != raster.samples.shape[:2] or raw.ifd.whole_numbers(277, (1,))[:1] != (raster.planes,):
         raise UnsupportedRawError(
             f"the source stores {raw.shape[1]} x {raw.shape[0]} pixels, the image has {raster.samples.shape[1]} x "
             f"{raster.samples.shape[0]} with {raster.planes} planes; give the DNG the image was read from."
@@ -199,8 +199,10 @@ def _version_entries(tiff: TiffFile, first: Ifd, raw: Ifd, raster: StoredRaster,
 
     JPEG XL is why a DNG asks for a reader of 1.7; once no image of the file uses it, 1.4 reads everything here.
     """
-    version = tuple(int(v) for v in first.get(DNG_VERSION))
-    backward = tuple(int(v) for v in first.get(_BACKWARD_VERSION, (*version[:2], 0, 0)))
+    version = first.whole_numbers(DNG_VERSION)
+    backward = first.whole_numbers(_BACKWARD_VERSION, (*version[:2], 0, 0))
+    if any(len(v) != 4 or not all(0 <= part <= 255 for part in v) for v in (version, backward)):
+        raise UnsupportedRawError(f"DNGVersion {version} and DNGBackwardVersion {backward} are not four bytes each.")
     elsewhere = any(i.first(259) == _JPEG_XL for i, _ in directories(tiff) if i.offset != raw.offset)
     if raw.first(259) == _JPEG_XL and not elsewhere:
         backward = min(backward, _WITHOUT_JPEG_XL)

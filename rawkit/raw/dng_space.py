@@ -24,9 +24,7 @@ def other_extents(tiff: TiffFile, own: Sequence[Ifd], pictures: Sequence[Ifd] = 
     extents = [(0, 8)]
     for parent in [*own, *todo]:
         for tag in _POINTERS:
-            offset = parent.first(tag)
-            if offset:
-                todo.append(tiff.ifd(int(offset)))
+            todo += [tiff.ifd(offset) for offset in parent.whole_numbers(tag)[:1] if offset]
     for ifd in todo:
         extents += [(ifd.offset, directory_end(tiff, ifd)), *long_values(ifd.entries.values())]
         extents += [] if ifd.offset in replaced else data_extents(ifd)

@@ -97,8 +97,7 @@ def _from_tiff(data: bytes, base: int) -> Carried:
     first = tiff.ifd(tiff.first_offset)
     wanted = _IMAGE_TAGS | _DNG_TAGS if DNG_VERSION in first else _IMAGE_TAGS
     image = _little_endian(first, wanted.__contains__)
-    exif = tiff.ifd(int(first.first(_EXIF_POINTER))) if _EXIF_POINTER in first else None
-    gps = tiff.ifd(int(first.first(_GPS_POINTER))) if _GPS_POINTER in first else None
+    exif, gps = (next((tiff.ifd(o) for o in first.whole_numbers(tag)), None) for tag in (_EXIF_POINTER, _GPS_POINTER))
     pointers = (_EXIF_POINTER, _GPS_POINTER, _INTEROP_POINTER, _MAKER_NOTE)
     exif_tags = {} if exif is None else _little_endian(exif, lambda tag: tag not in pointers)
     if exif is not None and _MAKER_NOTE in exif and _PRIVATE_DATA not in image:

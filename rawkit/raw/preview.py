@@ -21,6 +21,7 @@ specification; R. C. Gonzalez, R. E. Woods, "Digital Image Processing", section 
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import zlib
@@ -224,14 +225,22 @@ def replace_previews(source: bytes, image: AnyRaw, notes: list[str], rendered: d
 
 def possible_crops(first: Ifd, raw: Ifd, size: tuple[int, int]) -> list[Crop]:
     """What a preview may show: the default crop, and the photographer's crop where XMP records an upright one."""
-    (left, top), (width, height) = (numbers(raw, tag) or (0.0, 0.0) for tag in (50719, 50720))
+    stated = (*numbers(raw, 50719, (0.0, 0.0)), *numbers(raw, 50720, (0.0, 0.0)))
+    left, top, width, height = stated if len(stated) == 4 and np.isfinite(stated).all() else (0.0, 0.0, 0.0, 0.0)
     whole = (top, left, height, width)
-    if min(width, height) < 1:
+    if min(width, height) < 1 or min(top, left) < 0 or top + height > size[0] or left + width > size[1]:
         whole = (0.0, 0.0, float(size[0]), float(size[1]))
     xmp = first.entries[_XMP].data if _XMP in first else b""
     settings = dict(_XMP_CROP.findall(xmp))
-    sides = [float(settings.get(b"Crop" + side, b"nan")) for side in (b"Top", b"Left", b"Bottom", b"Right")]
-    upright = settings.get(b"HasCrop", b"").lower() == b"true" and float(settings.get(b"CropAngle", b"0")) == 0
+
+    def number(name: bytes, missing: float) -> float:
+        try:
+            return float(settings.get(name, missing))
+        except ValueError:  # no number: no crop that we know of
+            return math.nan
+
+    sides = [number(b"Crop" + side, math.nan) for side in (b"Top", b"Left", b"Bottom", b"Right")]
+    upright = settings.get(b"HasCrop", b"").lower() == b"true" and number(b"CropAngle", 0.0) == 0
     if not upright or not 0 <= sides[0] < sides[2] <= 1 or not 0 <= sides[1] < sides[3] <= 1:
         return [whole]
     y, x, height, width = whole
@@ -267,7 +276,7 @@ def _place_tags(ifd: Ifd, offsets: list[int], segments: list[bytes]) -> dict[int
 def _preview_segments(source: bytes, ifd: Ifd, image: AnyRaw, crops: list[Crop]) -> list[bytes]:
     """The new strips or tiles of one preview."""
     layout = Layout.from_ifd(ifd, len(source))
-    photometric = int(ifd.first(262))
+    photometric = integer(ifd, 262, -1)
     color_jpeg = layout.compression == JPEG and layout.samples == 3
     plain = layout.compression in (UNCOMPRESSED, JPEG, DEFLATE) and layout.predictor in (1, 2)
     fits = layout.samples == (1 if photometric == _GRAY else 3) and (photometric == _YCBCR) == color_jpeg

@@ -25,6 +25,7 @@ _TYPES: dict[int, tuple[int, str]] = {
 }  # fmt: skip
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, SRATIONAL, DOUBLE = 1, 2, 3, 4, 5, 7, 10, 12
 
+_MAX_NUMBERS = 1 << 22  # of one tag: the offsets of the largest picture in tiles of 10 x 10
 _MAX_ENTRIES = 4096  # a directory with more is damage, not a picture
 
 
@@ -93,6 +94,16 @@ class Ifd:
         """All values of a tag."""
         entry = self.entries.get(tag)
         return default if entry is None else entry.values(self.order)
+
+    def whole_numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """All values of a tag of whole numbers; ``UnsupportedRawError`` where it holds others, or text."""
+        entry = self.entries.get(tag)
+        if entry is not None and entry.count > _MAX_NUMBERS:
+            raise UnsupportedRawError(f"tag {tag} holds {entry.count} numbers: the file is damaged.")
+        values = self.get(tag, default)
+        if not all(isinstance(v, int | float) and float(v).is_integer() for v in values):
+            raise UnsupportedRawError(f"tag {tag} holds {values[:4]} where whole numbers were expected.")
+        return tuple(int(v) for v in values)
 
     def first(self, tag: int, default: float | None = None) -> Any:
         """First value of a tag."""
@@ -165,8 +176,8 @@ class TiffFile:
         """IFD 0, its SubIFDs (tag 330) and the rest of the chain, SubIFDs one level deep."""
         for directory in self.chain():
             yield directory
-            for offset in directory.get(330)[:64]:
-                yield self.ifd(int(offset))
+            for offset in directory.whole_numbers(330)[:64]:
+                yield self.ifd(offset)
 
 
 def value_item(kind: int) -> int:

@@ -72,8 +72,9 @@ _FIELD_LEVEL = 1000.0  # e-
 def _check_electrons(planes: NDArray[np.float32], params: NoiseParams) -> None:
     """Refuse noise parameters that no sensor can have: float32 does not hold what they make of the signal."""
     gain = np.asarray(params.system_gain, np.float64)
-    signal = float(np.max(np.abs(planes), initial=0.0)) / gain.min()
-    read_noise = float(np.max(np.sqrt(np.asarray(params.read_var, np.float64)) / gain))
+    with np.errstate(over="ignore"):  # infinite is too much as well
+        signal = float(np.max(np.abs(planes), initial=0.0) / gain.min())
+        read_noise = float(np.max(np.sqrt(np.asarray(params.read_var, np.float64)) / gain))
     if max(signal, read_noise) > _MOST_ELECTRONS:
         raise ProfileError(
             f"noise parameters that no sensor has: {signal:.3g} e- of signal, {read_noise:.3g} e- of read noise; "

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from rawkit.errors import CalibrationError, RawkitError, UnsupportedRawError
+from rawkit.raw.dng_pixels import MAX_PIXELS, jpeg_frame
 from rawkit.raw.image import LinearImage, Metadata, RawImage
 from rawkit.raw.metadata import exif_metadata
 from rawkit.raw.mosaic import NPY_MAGIC, PNG_MAGIC, map_npy, sidecar_path
@@ -655,8 +656,12 @@ def _has_bright_preview(path: Path) -> bool:
         with rawpy.imread(str(path)) as raw:
             preview = raw.extract_thumb()
         is_jpeg = preview.format == rawpy.ThumbFormat.JPEG
+        if is_jpeg:
+            _, height, width, _ = jpeg_frame(memoryview(preview.data))
+            if height * width > MAX_PIXELS:
+                return False
         pixels = imagecodecs.jpeg8_decode(bytes(preview.data)) if is_jpeg else np.asarray(preview.data)
-    except (rawpy.LibRawError, imagecodecs.Jpeg8Error):
+    except (rawpy.LibRawError, imagecodecs.Jpeg8Error, UnsupportedRawError):
         return False
     return pixels.dtype == np.uint8 and float(pixels.mean()) >= _LIT_PREVIEW
 
