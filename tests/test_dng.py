@@ -697,3 +697,15 @@ def test_float_images_become_whole_numbers_on_request(tmp_path):
     again = read_raw(tmp_path / "whole.dng")
     assert again.pixels.dtype == np.uint16
     assert np.abs(again.pixels - pixels * written.scale).max() <= 0.5
+
+
+def test_a_version_of_text_is_refused_when_it_is_to_be_raised(tmp_path):
+    """DNGVersion has the right bytes but says they are letters."""
+    from make_dng import build
+
+    text = Entry.make(50706, ASCII, bytes((1, 7, 0, 0)))
+    (tmp_path / "s.dng").write_bytes(build(np.full((16, 16), 900, np.uint16), first_tags=[text]))
+    image = read_raw(tmp_path / "s.dng")
+    with pytest.raises(UnsupportedRawError, match="tag 50706"):
+        write_dng(image, tmp_path / "t.dng", source=tmp_path / "s.dng")
+    assert not (tmp_path / "t.dng").exists()

@@ -13,7 +13,7 @@ from rawkit.raw.develop import develop
 from rawkit.raw.dng import write_dng
 from rawkit.raw.image import CFA, BlackLevel, LinearImage, Metadata, RawImage
 from rawkit.raw.read import read_raw
-from rawkit.raw.tiff import ASCII, LONG, SHORT, Entry, TiffFile, serialize_ifd
+from rawkit.raw.tiff import ASCII, DOUBLE, LONG, SHORT, Entry, TiffFile, serialize_ifd
 from tests.test_dng import raw_ifd, source_dng
 
 
@@ -208,6 +208,16 @@ def test_the_photographers_crop_is_shown_where_it_fits():
     assert preview.possible_crops(ifd, ifd, (200, 300)) == [(0, 0, 200, 300), (0, 0, 100, 300)]
     ifd = serialized({700: Entry.make(700, 1, xmp + b'crs:HasCrop="False"/>')})
     assert preview.possible_crops(ifd, ifd, (200, 300)) == [(0, 0, 200, 300)]
+
+
+@pytest.mark.parametrize("origin", [(-5, 0), (150, 0), (0,), (float("nan"), 0), (1e300, 0)])
+def test_a_crop_that_is_none_is_the_whole_picture(origin):
+    entries = {50719: Entry.make(50719, DOUBLE, origin), 50720: Entry.make(50720, DOUBLE, [200.0, 100.0])}
+    ifd = serialized(entries)
+    assert preview.possible_crops(ifd, ifd, (150, 240)) == [(0, 0, 150, 240)]
+    xmp = b'<x crs:HasCrop="true" crs:CropAngle="1.2.3" crs:CropTop="abc">'
+    ifd = serialized({700: Entry.make(700, 1, xmp)})
+    assert preview.possible_crops(ifd, ifd, (150, 240)) == [(0, 0, 150, 240)]
 
 
 def serialized(entries):

@@ -105,3 +105,15 @@ def test_a_directory_cannot_multiply_the_file_in_memory():
     file = TiffFile.parse((head + entries).ljust(4000, b"\0"))
     with pytest.raises(UnsupportedRawError, match="more than the file's 4000 bytes"):
         file.ifd(8)
+
+
+@pytest.mark.parametrize(
+    "value", [(2, b"\x01\x07\0\0"), (RATIONAL, [(1, 2)]), (RATIONAL, [(0, 0)]), (11, [float("inf")])]
+)
+def test_text_and_fractions_are_no_whole_numbers(value):
+    data, _ = _file("<", [Entry.make(330, *value), Entry.make(256, DOUBLE, [7.0])])
+    directory = TiffFile.parse(data).ifd(8)
+    assert directory.whole_numbers(256) == (7,)
+    assert directory.whole_numbers(257, (1,)) == (1,)
+    with pytest.raises(UnsupportedRawError, match="tag 330"):
+        directory.whole_numbers(330)
