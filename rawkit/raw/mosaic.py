@@ -87,11 +87,15 @@ class MosaicSpec:
             value = getattr(self, name)
             if value is not None and not _is_number(value):
                 raise MetadataError(f"{name} must be a number, found {value!r}.")
-        for name in ("black_level", "as_shot_neutral"):
-            value: Any = getattr(self, name)
-            listed = value if isinstance(value, list | tuple) else [] if value is None else [value]
-            if not all(_is_number(v) for v in listed):
-                raise MetadataError(f"{name} must be a number or a list of numbers, found {value!r}.")
+        black: Any = self.black_level
+        listed = black if isinstance(black, list | tuple) else [] if black is None else [black]
+        if not all(_is_number(v) for v in listed):
+            raise MetadataError(f"black_level must be a number or a list of numbers, found {black!r}.")
+        neutral = self.as_shot_neutral
+        if neutral is not None and not (
+            isinstance(neutral, list | tuple) and len(neutral) == 3 and all(_is_number(v) and v > 0 for v in neutral)
+        ):
+            raise MetadataError(f"as_shot_neutral must be a list of three positive numbers, found {neutral!r}.")
         for name in ("dtype", "cfa", "make", "model"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
