@@ -124,10 +124,10 @@ def commands(folder, megapixels):
     write_dng(picture(megapixels, noisy=False), clean)
     frames.mkdir()
     rows = ["file,kind,iso,exposure_time"]
-    for number in range(8):
-        kind = "flat" if number < 4 else "dark"
-        electrons = (0.0, 4000.0)[kind == "flat"] if number < 6 else 0.0
-        image = picture(megapixels, electrons=electrons * (1 + number // 2), seed=number)
+    for number in range(12):
+        kind = "flat" if number < 8 else "dark"
+        electrons = 3000.0 * (1 + number // 2) if kind == "flat" else 0.0
+        image = picture(megapixels, electrons=electrons, seed=number)
         write_dng(image, frames / f"{kind}{number}.dng")
         rows.append(f"{kind}{number}.dng,{kind},800,0.01")
     (frames / "manifest.csv").write_text("\n".join(rows) + "\n")

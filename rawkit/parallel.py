@@ -44,9 +44,9 @@ _WINDOW = 32  # files per local worker that may be finished before an earlier on
 _STARTS = 3  # workers in a row that may die before they are ready
 DIED = "its worker process died twice (out of memory, or a crash in a decoder)"
 CLUSTER_RETURN = 120.0  # seconds that a run waits for a lost scheduler, or for the first worker of a cluster
-_CONNECT = 10.0  # seconds for one attempt to reach a scheduler
+_CONNECT = 30.0  # seconds for one attempt to reach a scheduler
 _LOOK = 5.0  # seconds between looks whether a cluster still has workers
-_CLUSTER_TRIES = 3  # of one file that is lost with its cluster, not by a fault of its own
+_LOSSES = 10  # of the cluster while it is asked for one file
 _telling = threading.Lock()  # a pipe takes one message at a time, and the threads of a computation may all tell
 _GRACE = 2.0  # seconds between the request to end, which removes temporary files, and the end
 
@@ -491,22 +491,22 @@ def _map_dask(
 
     def oldest() -> FileResult[Item, Result]:
         item, future = waiting.popleft()
-        reason = ""
-        for _ in range(_CLUSTER_TRIES):
+        failed = False
+        for _ in range(_LOSSES):
             try:
                 return cluster.result(future)
             except _ClusterLost:
                 cluster.reconnect()
-                reason = "it was lost each time"
                 future, others = cluster.send(item), [other for other, _ in waiting]
                 waiting.clear()
                 waiting.extend((other, cluster.send(other)) for other in others)
             except RawkitError:
                 raise
             except Exception as error:  # KilledWorker, or something that cannot be sent or loaded
-                reason = type(error).__name__
-                future = cluster.send(item)
-        return FileResult(item, error=f"the cluster gave no result, {_CLUSTER_TRIES} times ({reason})")
+                if failed:
+                    return FileResult(item, error=f"the cluster gave no result, twice ({type(error).__name__})")
+                failed, future = True, cluster.send(item)
+        raise cluster.gone()
 
     with contextlib.closing(_Cluster(address, function)) as cluster:
         ahead = _AHEAD * (workers or cluster.threads)
@@ -582,7 +582,7 @@ class _Cluster:
             except Exception as error:  # many kinds, of a connection that is closing
                 raise _ClusterLost from error
             if time.monotonic() > seen + CLUSTER_RETURN:
-                raise self._gone()
+                raise self.gone()
 
     def reconnect(self) -> None:
         """Wait for the scheduler and a worker.
@@ -602,7 +602,7 @@ class _Cluster:
             except Exception:  # many kinds, while a scheduler starts or ends
                 self.close()
                 if time.monotonic() > deadline:
-                    raise self._gone() from None
+                    raise self.gone() from None
                 time.sleep(1.0)
 
     def close(self) -> None:
@@ -612,7 +612,8 @@ class _Cluster:
     def _connected(self) -> Any:
         return self.new_client(self.address, timeout=_CONNECT, set_as_default=False)
 
-    def _gone(self) -> RawkitError:
+    def gone(self) -> RawkitError:
+        """What to say when it does not come back."""
         return RawkitError(
             f"the Dask cluster at {self.address} was lost and has not come back within {CLUSTER_RETURN:g} s; finished "
             "files are whole, and the same command does the others."

@@ -280,6 +280,13 @@ def cluster(tmp_path):
     pytest.importorskip("distributed")
     made = Cluster(tmp_path)
     made.start("scheduler", "worker")
+    deadline = time.monotonic() + 60  # a busy machine takes its time
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", int(made.address.rsplit(":", 1)[1]))) == 0:
+                break
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     yield made
     made.kill()
 
