@@ -657,7 +657,7 @@ def _has_bright_preview(path: Path) -> bool:
             preview = raw.extract_thumb()
         is_jpeg = preview.format == rawpy.ThumbFormat.JPEG
         if is_jpeg:
-            _, height, width, _ = jpeg_frame(memoryview(preview.data))
+            _, height, width, _ = jpeg_frame(memoryview(bytes(preview.data)))
             if height * width > MAX_PIXELS:
                 return False
         pixels = imagecodecs.jpeg8_decode(bytes(preview.data)) if is_jpeg else np.asarray(preview.data)
