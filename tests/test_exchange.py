@@ -272,7 +272,8 @@ def test_entries_that_are_not_darktables_are_refused(tmp_path, entry):
     ("path", "value"),
     [("Kmin", -1.0), ("Kmin", "x"), ("Kmax", 1e308), ("Profile-1", []), ("g_scale", {"slope": 1}),
      ("G_scale", {"bias": 0}),
-     ("G_scale", {"slope": "x", "bias": 0}), ("slope", 1e300), ("G_shape", ["x"])],
+     ("G_scale", {"slope": "x", "bias": 0}),
+     ("G_scale", {"slope": 1e30, "bias": 0}), ("slope", 1e300), ("G_shape", ["x"])],
 )  # fmt: skip
 def test_parameters_that_are_not_elds_are_refused(path, value):
     law = {"slope": 0.8, "bias": 0.5, "sigma": 0.1}

@@ -351,7 +351,8 @@ def from_eld(
             "R_scale, each slope, bias and sigma."
         ) from None
     bounds = (math.log(low), math.log(high)) if 0 < low <= high < math.inf else (math.nan, math.nan)
-    if not all(abs(slope * k + bias) < _LARGEST_LOG for slope, bias, _ in numbers for k in bounds):
+    lines = [(slope, bias) for slope, bias, _ in numbers] + ([] if tukey is None else [tukey])
+    if not all(abs(slope * k + bias) < _LARGEST_LOG for slope, bias in lines for k in bounds):
         raise ProfileError(f"no camera has Kmin {low:g}, Kmax {high:g} and the laws {numbers} (slope, bias, sigma).")
     table, details = [], {}
     span = math.log(isos[-1] / isos[0]) if len(isos) > 1 else 1.0
