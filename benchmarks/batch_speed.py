@@ -43,28 +43,32 @@ RUNS = 2
 SPEED_MEGAPIXELS = 6.0
 GAIN, READ_NOISE, BLACK, WHITE = 0.765, 3.6, 512.0, 16383.0  # DN/e-, DN, DN, DN
 CHECKED = """
-import json, resource, sys, time
+import json, statistics, sys, time
 from functools import partial
 from pathlib import Path
 from rawkit.batch import Job, run_jobs
-from rawkit.parallel import map_files
+from rawkit.parallel import last, map_files
 from rawkit.restore.files import DenoiseSettings, denoise_file
+
+def work(source, target, *, write):
+    start = time.process_time()
+    facts = last(denoise_file(source, target, DenoiseSettings(threads=1), write=write))
+    return {**facts, "cpu": time.process_time() - start}
 
 if __name__ == "__main__":
     folder, workers = Path(sys.argv[1]), int(sys.argv[2])
     jobs = [Job(p, folder / "out" / p.name) for p in sorted(folder.glob("*.dng"))]
-    work = partial(denoise_file, settings=DenoiseSettings(threads=1))
-    times = []
+    times, cpu = [], []
     for result in run_jobs(jobs, work, parameters={}, mapper=partial(map_files, workers=workers), dry_run=True):
         assert result["status"] == "would be done", result
         times.append(time.monotonic())
+        cpu.append(result["cpu"])
         if len(times) == workers:
             own = time.process_time()
     own = time.process_time() - own
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
     rate = (len(times) - workers) / (times[-1] - times[workers - 1])
     print(json.dumps({"rate": rate, "parent": own / (len(times) - workers),
-                      "workers": (children.ru_utime + children.ru_stime) / len(times)}))
+                      "workers": statistics.median(cpu[workers:])}))
 """
 
 
