@@ -36,6 +36,22 @@ def bundled_profiles() -> list[Path]:
     return sorted((data_folder("calibration_data") / "profiles").glob("*.json"))
 
 
+def find_recipe(name: str) -> Path:
+    """A recipe of training: the name of a bundled one, or a TOML file.
+
+    Raises
+    ------
+    ValueError
+        There is none of that name.
+    """
+    folder = data_folder("models") / "recipes"
+    for path in (folder / f"{name}.toml", Path(name)):
+        if path.is_file():
+            return path
+    bundled = ", ".join(sorted(path.stem for path in folder.glob("*.toml")))
+    raise ValueError(f"there is no recipe {name}; there are: {bundled}, or give a TOML file.")
+
+
 def library_folder() -> Path:
     """The user's own profiles; the folder need not exist."""
     chosen = os.environ.get("RAWKIT_PROFILES")

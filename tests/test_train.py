@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from rawkit.errors import WeightsError  # noqa: E402
 from rawkit.nn.restormer import RestormerConfig  # noqa: E402
 from rawkit.nn.weights import load_network, load_tensors  # noqa: E402
+from rawkit.resources import bundled_profiles, find_recipe  # noqa: E402
 from rawkit.train.data import NoiseRange, Pictures, camera_table, draw_batch, tukey_unit  # noqa: E402
 from rawkit.train.denoiser import Recipe, train  # noqa: E402
 from rawkit.train.procedural import procedural_picture  # noqa: E402
@@ -99,12 +100,12 @@ def test_procedural_pictures_are_keyed_and_fill_the_range():
 
 
 def test_camera_table_leaves_cameras_out():
-    everything = camera_table("calibration_data/profiles")
-    fewer = camera_table("calibration_data/profiles", leave_out=("nikond850_eld",))
+    everything = camera_table(bundled_profiles())
+    fewer = camera_table(bundled_profiles(), leave_out=("nikond850_eld",))
     assert len(fewer) < len(everything)
     assert np.all(everything > 0)
     with pytest.raises(ValueError, match="no camera profiles"):
-        camera_table("docs")
+        camera_table([])
 
 
 def test_resumed_run_equals_an_uninterrupted_one(recipe, tmp_path):
@@ -145,7 +146,9 @@ def test_training_removes_noise(recipe, tmp_path, photographs):
 
 
 def test_recipes_are_read_and_wrong_ones_named(tmp_path):
-    recipe = Recipe.read("models/recipes/fast.toml")
+    recipe = Recipe.read(find_recipe("fast"))
+    with pytest.raises(ValueError, match="base, best, fast"):
+        find_recipe("slow")
     assert recipe.name == "rawkit-fast"
     assert Recipe.from_dict(recipe.to_dict()) == recipe
     for text, message in (
@@ -157,3 +160,13 @@ def test_recipes_are_read_and_wrong_ones_named(tmp_path):
         with pytest.raises(ValueError, match=message) as caught:
             Recipe.read(tmp_path / "bad.toml")
         assert "\n" not in str(caught.value)
+
+
+def test_folders_are_looked_at_before_the_training(recipe, tmp_path):
+    for change, message in (
+        ({"validation": str(tmp_path / "none")}, "no photographs in"),
+        ({"photographs": ""}, "names no"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(replace(recipe, **change), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()

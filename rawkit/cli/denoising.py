@@ -250,10 +250,13 @@ def evaluate(
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe, such as models/recipes/fast.toml.")],
+    recipe: Annotated[str, typer.Argument(help="fast, base, best, or a TOML file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run: state, log, weights.")],
     photographs: Annotated[
         Path | None, typer.Option("--photographs", help="Folder of clean photographs, instead of the recipe's.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option("--validation", help="Folder of photographs never trained on, to measure with.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Stop after so long; --resume goes on.")] = None,
@@ -262,7 +265,7 @@ def train(
 ) -> None:
     """Train a denoiser on clean photographs; Ctrl-C keeps everything.
 
-    Example: `rawkit train models/recipes/fast.toml --photographs my_photos/ -o my_run/`
+    Example: `rawkit train fast --photographs my_photos/ -o my_run/`
     """
     try:
         from rawkit.train.denoiser import Recipe
@@ -272,10 +275,13 @@ def train(
 
     from dataclasses import replace
 
+    from rawkit.resources import find_recipe
+
     try:
-        settings = Recipe.read(recipe)
-        if photographs is not None:
-            settings = replace(settings, photographs=str(photographs))
+        folders = {"photographs": photographs, "validation": validation}
+        settings = replace(
+            Recipe.read(find_recipe(recipe)), **{name: str(path) for name, path in folders.items() if path is not None}
+        )
         with progress_bar(settings.name, quiet=as_json) as progress:
             weights = run(
                 settings,

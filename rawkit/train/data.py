@@ -73,15 +73,15 @@ class NoiseRange:
     varied_level: float = 0.25
 
 
-def camera_table(folder: Path | str, *, leave_out: Sequence[str] = ()) -> NDArray[np.float64]:
-    """(N, 3) full scale [e-], read noise [e-], K [DN/e-] of every calibrated ISO of the profiles in a folder.
+def camera_table(profiles: Sequence[Path], *, leave_out: Sequence[str] = ()) -> NDArray[np.float64]:
+    """(N, 3) full scale [e-], read noise [e-], K [DN/e-] of every calibrated ISO of camera profiles.
 
     Parameters
     ----------
     leave_out : models, or stems of files, not to be used
     """
     rows = []
-    for path in sorted(Path(folder).glob("*.json")):
+    for path in profiles:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document.get("model") in leave_out or path.stem in leave_out:
             continue
@@ -91,7 +91,9 @@ def camera_table(folder: Path | str, *, leave_out: Sequence[str] = ()) -> NDArra
             gain, var = float(np.mean(entry["system_gain"])), float(np.mean(entry["read_var"]))
             rows.append(((white - black) / gain, math.sqrt(var) / gain, gain))
     if not rows:
-        raise ValueError(f"no camera profiles in {folder}; give calibration_data/profiles or a folder of your own.")
+        raise ValueError(
+            "no camera profiles in the folder of the recipe, or all of them left out; name a folder that holds some."
+        )
     return np.array(rows)
 
 

@@ -31,6 +31,7 @@ from rawkit.nn.raw_planes import electrons, network_input
 from rawkit.nn.restormer import SIZES, RawRestormer, RestormerConfig
 from rawkit.nn.weights import save_network
 from rawkit.noise.standard_scene import SPAN, clean_planes, noisy_planes, pictures_in, psnr, reno10x
+from rawkit.resources import bundled_profiles
 from rawkit.sensor.transforms import from_ksigma, to_ksigma
 from rawkit.train.data import (
     NoiseRange,
@@ -52,7 +53,8 @@ class Recipe:
     ----------
     name : of the weights
     network : RestormerConfig
-    photographs, cameras : folders
+    photographs : folder of clean pictures
+    cameras : folder of profiles; "" for the bundled ones
     validation : folder of pictures never trained on; "" for none
     leave_out : cameras not to be used
     procedural : part of the crops from procedural pictures
@@ -74,8 +76,8 @@ class Recipe:
 
     name: str
     network: RestormerConfig
-    photographs: str
-    cameras: str = "calibration_data/profiles"
+    photographs: str = ""
+    cameras: str = ""
     validation: str = ""
     validation_isos: tuple[float, ...] = (1600.0, 6400.0, 12800.0)
     validation_count: int = 24
@@ -181,9 +183,15 @@ def train(
 
     Raises
     ------
+    ValueError
+        A folder of the recipe holds no pictures or no profiles.
     WeightsError
         The folder has a state and ``resume`` is False; or there is none to resume; or it is of another network.
     """
+    if not recipe.photographs and recipe.procedural < 1:
+        raise ValueError(f"the recipe {recipe.name} names no photographs; give a folder of clean pictures.")
+    if recipe.validation:
+        pictures_in(recipe.validation)
     out, where = Path(out), pick_device(device)
     threads = torch.get_num_threads()
     if where.type == "cpu":
@@ -206,7 +214,8 @@ def train(
     pictures = Pictures(
         recipe.photographs, procedural=recipe.procedural, seed=recipe.seed, pool_size=recipe.procedural_size
     )
-    cameras = torch.as_tensor(camera_table(recipe.cameras, leave_out=recipe.leave_out))
+    profiles = sorted(Path(recipe.cameras).glob("*.json")) if recipe.cameras else bundled_profiles()
+    cameras = torch.as_tensor(camera_table(profiles, leave_out=recipe.leave_out))
     forward = torch.compile(network) if recipe.compile else network
     autocast = recipe.precision == "bfloat16"
 
