@@ -234,3 +234,11 @@ def test_a_tiny_picture_is_estimated_or_refused(shape):
     image = RawImage(raster=raster, cfa=CFA.bayer("RGGB"), black=BlackLevel.constant(32), white_level=16383.0)
     with contextlib.suppress(CalibrationError):
         assert estimate(image).system_gain[0] > 0
+
+
+def test_a_picture_with_values_that_are_not_numbers_is_refused():
+    raster = np.full((64, 64), 0.3, np.float32)
+    raster[5, 7] = np.nan
+    image = RawImage(raster=raster, cfa=CFA.bayer("RGGB"), black=BlackLevel.constant(0.0), white_level=1.0)
+    with pytest.raises(CalibrationError, match="not numbers"):
+        estimate(image)

@@ -384,6 +384,9 @@ def estimate(image: RawImage | LinearImage, *, workers: int | None = None) -> Im
     ----------
     A. Foi et al., IEEE TIP 17(10), 2008.
     """
+    stored = image.pixels if isinstance(image, LinearImage) else image.mosaic
+    if not np.isfinite(stored).all():
+        raise CalibrationError("the picture holds values that are not numbers; repair it, or give a profile.")
     tiles = measure_tiles(image, workers or cpu_count() or 1)
     tiles, chosen, around, theta, between = _settle(tiles)
     theta, covariance = robust_fit(tiles, chosen, around, theta)
