@@ -16,7 +16,7 @@ BLACK, WHITE = 512.0, 16383.0
 
 @pytest.fixture(scope="module")
 def denoiser():
-    return Denoiser.load()
+    return Denoiser.load("classical")
 
 
 def add_noise(clean, gain, read_var, seed=0):

@@ -206,7 +206,10 @@ def test_dark_current_is_reported_with_its_temperature(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"file,kind\na.png,flat\xff\n", "UTF-8"), (b"file,kind,iso,white_level,cfa\nflat.npy,flat,100,4095,409\n", "409")],
+    [
+        (b"file,kind\na.png,flat\xff\n", "UTF-8"),
+        (b"file,kind,iso,white_level,cfa\nflat.npy,flat,100,4095,409\n", "409"),
+    ],
 )
 def test_a_damaged_manifest_is_refused_in_one_line(tmp_path, content, message):
     np.save(tmp_path / "flat.npy", np.full((16, 16), 900, np.uint16))

@@ -228,18 +228,6 @@ def test_each_worker_sees_a_device_of_its_own():
     assert len(seen) == 2  # a process never changes its device
 
 
-def test_processes_for_gpus(monkeypatch):
-    torch = pytest.importorskip("torch")
-    from rawkit.nn.devices import environments
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments("cuda")] == ["0", "1"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
-    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments("cuda")] == ["3", "5"]
-    assert environments("cuda:1") == environments("mps") == [{}]
-
-
 def slow_square(item):
     time.sleep(0.2)
     return item * item

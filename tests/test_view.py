@@ -87,7 +87,7 @@ def test_a_part_is_what_the_whole_frame_would_be():
     """Inside its margin a part differs from the whole by no more than two ways to cut the whole into tiles differ, its
     border no more than its middle, and it is as near the truth as the whole is."""
     electrons = scene(840, 840)  # four tiles
-    given, denoiser = opened(noisy(electrons)), Denoiser.load()
+    given, denoiser = opened(noisy(electrons)), Denoiser.load("classical")
     whole = denoiser(given.image, NOISE.params, workers=1).signal()
     cut_off = 40
     fewer = replace(given.image, raster=given.image.raster[cut_off:, cut_off:])  # one tile
@@ -121,7 +121,7 @@ def test_pixels_known_to_be_defective_are_repaired_in_a_part():
     raster = noisy(electrons)
     raster[150, 150] = raster[170, 170] = WHITE
     given = replace(opened(raster), defects=np.array([[150, 150], [5, 5]]))
-    part = denoised_part(given, Denoiser.load(), Box(120, 130, 90, 80), strength=1.0, workers=1)
+    part = denoised_part(given, Denoiser.load("classical"), Box(120, 130, 90, 80), strength=1.0, workers=1)
     result = part.after.signal()[part.inner.rows_columns()]
     assert abs(result[20, 30] - 300) < 4 * (GAIN**2 * 150 + READ**2) ** 0.5
     assert result[40, 50] > 5000
@@ -143,7 +143,7 @@ def test_an_untouched_part_is_rendered_as_in_the_whole(pattern, orientation):
     given = opened(noisy(scene(301, 401)), pattern=pattern, orientation=orientation)
     whole = develop(given.image, exposure=2.0)
     box = Box(101, 33, 97, 120)
-    part = denoised_part(given, Denoiser.load(), box, strength=0.0)
+    part = denoised_part(given, Denoiser.load("classical"), box, strength=0.0)
     shown = rendered_part(given, part, exposure=2.0)
     assert np.array_equal(shown.before, whole[box.rows_columns()])
     assert np.array_equal(shown.after, shown.before)

@@ -49,7 +49,7 @@ class BatchOptions:
     workers : int or None
         Files at a time; None: one, or one per GPU.
     gpus : sequence of mappings
-        Environment of a process for each GPU (``rawkit.nn.devices.environments``); empty: the work is not on GPUs.
+        Environment of a process for each GPU (``rawkit.devices.environments``); empty: the work is not on GPUs.
     """
 
     def __init__(

@@ -58,7 +58,7 @@ def denoise(
     profile: ProfileFile = None,
     camera: Camera = None,
     darktable: Darktable = None,
-    model: Model = "classical",
+    model: Model = "auto",
     strength: Annotated[float, typer.Option("--strength", min=0.0, help="Times the noise; 0 changes nothing.")] = 1.0,
     chroma: Annotated[
         float | None, typer.Option("--chroma", min=0.0, help="Strength for color noise, if not --strength.")
@@ -97,20 +97,21 @@ def denoise(
     from functools import partial
 
     from rawkit.batch import run_jobs
+    from rawkit.devices import environments
     from rawkit.parallel import relayed
     from rawkit.restore.files import DenoiseSettings, denoise_file
 
     options = FileOptions(iso, black_level, white_level, cfa, size, dtype)
     inputs = inputs_or_stop(files, recursive=recursive)
     try:
-        place = rawkit.Denoiser.load(model, device=device).device
+        denoiser = rawkit.Denoiser.load(model, device=device)
     except ValueError as error:
         stop(str(error), USAGE)
-    batch = BatchOptions(workers, cluster, time_limit, memory, log, gpus=_environments(place))
+    batch = BatchOptions(workers, cluster, time_limit, memory, log, gpus=environments(denoiser.device))
     settings = DenoiseSettings(
-        model=model, strength=strength, chroma_strength=chroma, self_ensemble=self_ensemble, format=format.value,
-        profile=profile, camera=camera, darktable=darktable, reading=options.keywords(), exiftool=exiftool,
-        device=device, threads=batch.threads,
+        model=denoiser.name, strength=strength, chroma_strength=chroma, self_ensemble=self_ensemble,
+        format=format.value, profile=profile, camera=camera, darktable=darktable, reading=options.keywords(),
+        exiftool=exiftool, device=device, threads=batch.threads,
     )  # fmt: skip
     try:
         parameters = settings.parameters()
@@ -126,14 +127,6 @@ def denoise(
         )
         results = batch.collect(outcomes, len(jobs), text="denoising", as_json=as_json, tell=_tell_denoised)
     finish(results, as_json=as_json, verb="planned" if dry_run else "denoised")
-
-
-def _environments(place: str) -> list[dict[str, str]]:
-    if place == "cpu":
-        return []
-    from rawkit.nn.devices import environments
-
-    return environments(place)
 
 
 def _tell_denoised(result: dict[str, Any]) -> None:
@@ -201,7 +194,7 @@ def compare(
 @app.command()
 def evaluate(
     clean: Annotated[Path, typer.Option("--clean", help="Folder of clean photographs, not used in training.")],
-    model: Model = "classical",
+    model: Model = "auto",
     peer: Annotated[str | None, typer.Option("--peer", help="Another denoiser on the same noise.")] = None,
     iso: Annotated[str, typer.Option("--iso", help="ISOs, separated by commas.")] = "800,1600,3200,6400,12800",
     profile: ProfileFile = None,
@@ -223,8 +216,8 @@ def evaluate(
     camera = rawkit.CameraProfile.load(profile or default)
     try:
         files = pictures_in(clean)
-        names = dict.fromkeys([model] if peer is None else [model, peer])
-        methods = {name: rawkit.Denoiser.load(name, device=device).denoise_planes for name in names}
+        denoisers = [rawkit.Denoiser.load(name, device=device) for name in (model, peer) if name is not None]
+        methods = {denoiser.name: denoiser.denoise_planes for denoiser in denoisers}
     except ValueError as error:
         stop(str(error), USAGE)
     if count:

@@ -28,7 +28,7 @@ def view(
     profile: ProfileFile = None,
     camera: Camera = None,
     darktable: Darktable = None,
-    model: Model = "classical",
+    model: Model = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the page; 0 takes any free one.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the page's address.")] = False,
@@ -45,6 +45,7 @@ def view(
 
     Example: `rawkit view IMG_0001.dng --profile my_camera.json`
     """
+    from dataclasses import replace
     from functools import partial
 
     from rawkit.parallel import Limits, map_files, physical_memory
@@ -67,7 +68,7 @@ def view(
     )
     try:
         folder = OpenedFolder.of(file)
-        rawkit.Denoiser.load(model, device=device)
+        settings = replace(settings, model=rawkit.Denoiser.load(model, device=device).name)
         settings.parameters()
         listener = socket.create_server((_ADDRESS, port))
     except ValueError as error:

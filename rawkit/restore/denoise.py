@@ -33,14 +33,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rawkit.devices import pick_device
 from rawkit.errors import ProfileError, WeightsError
 from rawkit.raw.image import LinearImage, RawImage
-from rawkit.resources import find_weights
+from rawkit.resources import bundled_weights, find_weights
 from rawkit.restore.noise_check import UNCHECKED, NoiseCheck, noise_check
 from rawkit.restore.phases import TURNS, canonical, canonical_planes, from_canonical_planes, turn, turn_back
 from rawkit.restore.repair import repair
@@ -59,7 +61,8 @@ _NOISE_REACH = 3.0
 #: Below this strength the filter's input would exceed what float32 resolves; the result equals the input to 1e-3 sigma.
 _LEAST_STRENGTH = 1e-3
 
-CLASSICAL = "classical"
+CLASSICAL, AUTO = "classical", "auto"
+_PREFERRED = ("base", "fast")  # bundled networks, the best first
 _BAYER_PLANES = 4
 _MOST_ELECTRONS = 1e10  # of a pixel: a sum of thousands of frames holds less
 
@@ -94,6 +97,15 @@ class PlaneFilter(Protocol):
         workers: int,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]: ...
+
+
+def default_denoiser() -> str:
+    """Name of the denoiser for those who name none: the best bundled network where PyTorch is installed, else the
+    classical one."""
+    known = bundled_weights()
+    if all(find_spec(package) for package in ("torch", "safetensors")):
+        return next((name for name in _PREFERRED if name in known), CLASSICAL)
+    return CLASSICAL
 
 
 def classical_filter(
@@ -139,7 +151,7 @@ class Denoiser:
     --------
     >>> rng = np.random.default_rng(1)
     >>> noisy = rng.normal(100.0, 5.0, (4, 64, 64)).astype(np.float32)
-    >>> clean = Denoiser.load().denoise_planes(noisy, NoiseParams(0.2, 5.0))
+    >>> clean = Denoiser.load("classical").denoise_planes(noisy, NoiseParams(0.2, 5.0))
     >>> bool(clean.std() < 1.0), bool(abs(clean.mean() - 100) < 0.2)
     (True, True)
     """
@@ -149,14 +161,14 @@ class Denoiser:
     device: str = "cpu"
 
     @classmethod
-    def load(cls, name: str = CLASSICAL, device: str = "auto") -> Denoiser:
+    def load(cls, name: str = AUTO, device: str = "auto") -> Denoiser:
         """The denoiser of that name.
 
         Parameters
         ----------
         name : str
             "classical": no training data, no weights; the name of bundled weights (``rawkit.resources.find_weights``);
-            or the path of a .safetensors file.
+            the path of a .safetensors file; or "auto", see ``default_denoiser``.
         device : "auto", "cpu", "cuda" or "mps"
 
         Raises
@@ -166,6 +178,9 @@ class Denoiser:
         ValueError
             The denoiser does not run on that device.
         """
+        if name == AUTO:
+            name = default_denoiser()
+            device = "auto" if name == CLASSICAL else device
         if name == CLASSICAL:
             if device not in ("auto", "cpu"):
                 raise ValueError(
@@ -174,7 +189,8 @@ class Denoiser:
             return cls(name, classical_filter)
         file = find_weights(name, also=(CLASSICAL,))
         try:
-            from rawkit.nn.devices import pick_device
+            import torch
+
             from rawkit.nn.weights import load_network
             from rawkit.restore.network import NetworkFilter
         except ImportError as error:
@@ -183,7 +199,7 @@ class Denoiser:
                 f"{CLASSICAL} one."
             ) from None
         where = pick_device(device)
-        return cls(name, NetworkFilter(load_network(file)[0], where), str(where))
+        return cls(name, NetworkFilter(load_network(file)[0], torch.device(where)), where)
 
     def __call__(
         self,

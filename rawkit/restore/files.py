@@ -115,7 +115,8 @@ def denoise_file(
     Returns
     -------
     dict
-        ``noise`` (``noise_numbers``), ``notes``; of a written file also ``noise_check`` and what the writer tells.
+        ``model``, ``noise`` (``noise_numbers``), ``notes``; of a written file also ``noise_check`` and what the writer
+        tells.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DamagedDataWarning)
@@ -127,7 +128,7 @@ def denoise_file(
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     found = find_noise(image, profile=settings.profile, camera=settings.camera, darktable=settings.darktable)
-    result: dict[str, Any] = {"noise": noise_numbers(image, found), "notes": notes}
+    result: dict[str, Any] = {"model": settings.model, "noise": noise_numbers(image, found), "notes": notes}
     if write is None:
         return result
     defects = defects_to_repair(image, found, notes)

@@ -155,9 +155,9 @@ def calibrate(
     """
     place = "cpu"
     if device != "cpu":
-        from rawkit.sensor.device_sums import chosen_device
+        from rawkit.devices import pick_device
 
-        place = chosen_device(device)
+        place = pick_device(device)
     results: dict[float, _OneIso] = {}
     left_out, hashes, failures = list(frames.left_out), {}, {}
     counter = _Counter(len(frames.frames), progress)

@@ -19,32 +19,6 @@ if TYPE_CHECKING:
     import torch
 
 
-def chosen_device(device: str) -> str:
-    """``auto`` as the device there is: cuda, mps or cpu.
-
-    Raises
-    ------
-    ValueError
-        The device is unknown, or this machine lacks it.
-    """
-    if device == "cpu":
-        return "cpu"
-    if device not in ("auto", "cuda", "mps"):
-        raise ValueError(f"device {device!r} is none of auto, cpu, cuda, mps.")
-    try:
-        import torch
-    except ImportError:
-        if device == "auto":
-            return "cpu"
-        raise ValueError(f"device {device!r} needs torch, which is not installed; use device='cpu'.") from None
-    present = [name for name, module in (("cuda", torch.cuda), ("mps", torch.mps)) if module.is_available()]
-    if device == "auto":
-        return present[0] if present else "cpu"
-    if device not in present:
-        raise ValueError(f"torch finds no {device} device on this machine; use device='auto' or 'cpu'.")
-    return device
-
-
 def _sent(frame: NDArray, device: str) -> torch.Tensor:
     """(H, W) int32 on the device."""
     import torch

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rawkit.devices import pick_device
 from rawkit.errors import WeightsError
-from rawkit.nn.devices import pick_device
 from rawkit.nn.raw_planes import electrons, network_input
 from rawkit.nn.restormer import SIZES, RawRestormer, RestormerConfig
 from rawkit.nn.weights import save_network
@@ -192,7 +192,7 @@ def train(
         raise ValueError(f"the recipe {recipe.name} names no photographs; give a folder of clean pictures.")
     if recipe.validation:
         pictures_in(recipe.validation)
-    out, where = Path(out), pick_device(device)
+    out, where = Path(out), torch.device(pick_device(device))
     threads = torch.get_num_threads()
     if where.type == "cpu":
         torch.set_num_threads(1)  # two threads wait for each other longer than they work; start two processes
