@@ -141,7 +141,13 @@ def make_folder(folder, count):
 
 
 def command(folder, out, *options):
-    return [sys.executable, "-m", "rawkit.cli", "denoise", *map(str, (folder, "-o", out, *options))]
+    return [
+        sys.executable,
+        "-m",
+        "rawkit.cli",
+        "denoise",
+        *map(str, (folder, "-o", out, "--model", "classical", *options)),
+    ]
 
 
 def digests(folder):

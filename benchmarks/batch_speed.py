@@ -153,7 +153,7 @@ def commands(folder, megapixels):
         "compare": ("compare", raw, clean, "-o", folder / "page.html"),
         "calibrate": ("calibrate", frames, "-o", folder / "profile.json"),
         "denoise, strength 0": ("denoise", raw, "-o", folder / "d0", "--strength", 0),
-        "denoise, classical": ("denoise", raw, "-o", folder / "d2"),
+        "denoise, classical": ("denoise", raw, "-o", folder / "d2", "--model", "classical"),
         "denoise, linear-dng": ("denoise", raw, "-o", folder / "d3", "--format", "linear-dng", "--strength", 0),
         "denoise, tiff": ("denoise", raw, "-o", folder / "d5", "--format", "tiff", "--strength", 0),
         **network,

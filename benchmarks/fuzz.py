@@ -368,7 +368,7 @@ def batch_of_mutants(count: int, base: int, folder: Path) -> tuple[subprocess.Co
         seed = seeds[rng.integers(len(seeds))]
         (inputs / f"{number:03d}_{seed.name}").write_bytes(mutant(seed, seeds, rng))
     command = [sys.executable, "-m", "rawkit.cli", "denoise", str(inputs), "-o", str(outputs), "--json",
-               "--time-limit", f"{SECONDS:g}", "--memory", f"{MEMORY / 1e9:g}"]  # fmt: skip
+               "--model", "classical", "--time-limit", f"{SECONDS:g}", "--memory", f"{MEMORY / 1e9:g}"]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     told = {Path(file["input"]).name: file for file in json.loads(done.stdout)["files"]}
     untold = [path.name for path in inputs.iterdir() if path.name not in told]

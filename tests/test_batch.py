@@ -161,6 +161,7 @@ def rawkit(*arguments):
 
 
 OPTIONS = ("--camera", "Sony ILCE-7SM2", "--iso", 800, "--black-level", 512, "--white-level", 16383)
+CLASSICAL = ("--model", "classical")  # starts without PyTorch
 
 
 def shoot(folder, count, *, start=0):
@@ -189,7 +190,7 @@ def break_files(folder):
 def test_twenty_files_of_which_four_are_broken(tmp_path):
     shoot(tmp_path / "in", 20)
     bad = break_files(tmp_path / "in")
-    arguments = ("denoise", tmp_path / "in", "-o", tmp_path / "out", *OPTIONS, "--workers", 2)
+    arguments = ("denoise", tmp_path / "in", "-o", tmp_path / "out", *OPTIONS, *CLASSICAL, "--workers", 2)
     first = rawkit(*arguments, "--log", tmp_path / "log.jsonl")
     assert first.returncode == 1, first.stderr
     assert "Traceback" not in first.stderr
@@ -213,10 +214,10 @@ def test_twenty_files_of_which_four_are_broken(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def eight(tmp_path_factory):
-    """Eight files, and what an uninterrupted run in this process makes of them."""
-    folder = tmp_path_factory.mktemp("eight")
-    shoot(folder / "in", 8)
+def a_dozen(tmp_path_factory):
+    """Twelve files, and what an uninterrupted run in this process makes of them."""
+    folder = tmp_path_factory.mktemp("dozen")
+    shoot(folder / "in", 12)
     (folder / "straight").mkdir()
     reading = {"iso": 800, "black_level": 512.0, "white_level": 16383.0, "cfa": None, "mosaic": None}
     settings = DenoiseSettings(camera="Sony ILCE-7SM2", reading=reading)
@@ -228,9 +229,9 @@ def eight(tmp_path_factory):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_run_leaves_whole_files_and_resumes_to_the_same_bytes(eight, tmp_path, number):
-    arguments = [str(a) for a in ("denoise", eight / "in", *OPTIONS, "-o")]
-    truth = contents(eight / "straight")
+def test_an_interrupted_run_leaves_whole_files_and_resumes_to_the_same_bytes(a_dozen, tmp_path, number):
+    arguments = [str(a) for a in ("denoise", a_dozen / "in", *OPTIONS, *CLASSICAL, "-o")]
+    truth = contents(a_dozen / "straight")
     command = [sys.executable, "-m", "rawkit.cli", *arguments, str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 90
@@ -239,7 +240,7 @@ def test_an_interrupted_run_leaves_whole_files_and_resumes_to_the_same_bytes(eig
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     visible = {name: digest for name, digest in contents(tmp_path / "out").items() if name[0] != "."}
-    assert 2 <= len(visible) < 8
+    assert 2 <= len(visible) < 12
     assert visible.items() <= truth.items()
     if number == signal.SIGINT:
         assert process.returncode == 130, stderr
@@ -251,13 +252,13 @@ def test_an_interrupted_run_leaves_whole_files_and_resumes_to_the_same_bytes(eig
     assert contents(tmp_path / "out") == truth
 
 
-def test_synthesis_is_a_batch_too(eight, tmp_path):
+def test_synthesis_is_a_batch_too(a_dozen, tmp_path):
     """Folders, photographs, bad files, workers and resumption, as for denoising."""
     import imagecodecs
 
     (tmp_path / "in" / "deep").mkdir(parents=True)
     for name in ("00.dng", "01.dng"):
-        (tmp_path / "in" / name).write_bytes((eight / "in" / name).read_bytes())
+        (tmp_path / "in" / name).write_bytes((a_dozen / "in" / name).read_bytes())
     gradient = np.tile(np.arange(96, dtype=np.uint8), (64, 1))
     (tmp_path / "in" / "deep" / "photo.jpg").write_bytes(imagecodecs.jpeg8_encode(gradient))
     (tmp_path / "in" / "empty.dng").write_bytes(b"")
@@ -309,9 +310,18 @@ def test_a_calibration_names_the_frame_that_kills_its_decoder(tmp_path, monkeypa
     assert not (tmp_path / "profile.json").exists()
 
 
-def test_a_dask_cluster_gives_the_same_bytes(eight, tmp_path):
+def test_a_dask_cluster_gives_the_same_bytes(a_dozen, tmp_path):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster:
-        run = rawkit("denoise", eight / "in", *OPTIONS, "-o", tmp_path / "dask", "--cluster", cluster.scheduler_address)
+        run = rawkit(
+            "denoise",
+            a_dozen / "in",
+            *OPTIONS,
+            *CLASSICAL,
+            "-o",
+            tmp_path / "dask",
+            "--cluster",
+            cluster.scheduler_address,
+        )
     assert run.returncode == 0, run.stderr
-    assert contents(tmp_path / "dask") == contents(eight / "straight")
+    assert contents(tmp_path / "dask") == contents(a_dozen / "straight")

@@ -11,6 +11,8 @@ from synthetic import expose
 from rawkit.raw.dng import write_dng
 from rawkit.raw.image import CFA, BlackLevel, Metadata, RawImage
 
+CLASSICAL = ("--model", "classical")  # starts without PyTorch
+
 
 def rawkit(*arguments, cwd=None):
     command = [sys.executable, "-m", "rawkit.cli", *map(str, arguments)]
@@ -106,13 +108,13 @@ def test_denoise_writes_a_quieter_raw_beside_the_original(dng, tmp_path):
 def test_strength_zero_returns_the_values(dng, tmp_path):
     from rawkit.raw.read import read_raw
 
-    result = json.loads(rawkit("denoise", dng, "-o", tmp_path, "--strength", 0, "--json").stdout)
+    result = json.loads(rawkit("denoise", dng, *CLASSICAL, "-o", tmp_path, "--strength", 0, "--json").stdout)
     again = read_raw(tmp_path / "ramp_denoised.dng")
     assert np.array_equal(again.mosaic, read_raw(dng).mosaic * result["files"][0]["scale"])
 
 
 def test_dry_run_writes_nothing(dng, tmp_path):
-    run = rawkit("denoise", dng, "-o", tmp_path / "new", "--dry-run")
+    run = rawkit("denoise", dng, *CLASSICAL, "-o", tmp_path / "new", "--dry-run")
     assert run.returncode == 0
     assert "would write" in run.stdout
     assert not (tmp_path / "new").exists()
@@ -120,7 +122,7 @@ def test_dry_run_writes_nothing(dng, tmp_path):
 
 @pytest.mark.parametrize("format", ["linear-dng", "tiff"])
 def test_other_formats(dng, tmp_path, format):
-    run = rawkit("denoise", dng, "-o", tmp_path, "--format", format)
+    run = rawkit("denoise", dng, *CLASSICAL, "-o", tmp_path, "--format", format)
     assert run.returncode == 0, run.stderr
     assert len([p for p in tmp_path.iterdir() if p.name[0] != "."]) == 1
 
@@ -131,12 +133,12 @@ def test_sidecars_come_along_and_are_not_replaced_unasked(dng, tmp_path):
     source.write_bytes(dng.read_bytes())
     source.with_suffix(".xmp").write_text("<edits/>")
     out = tmp_path / "out"
-    assert rawkit("denoise", source, "-o", out).returncode == 0
+    assert rawkit("denoise", source, *CLASSICAL, "-o", out).returncode == 0
     copied = out / "shot_denoised.xmp"
     assert copied.read_text() == "<edits/>"
     (out / "shot_denoised.dng").unlink()
     copied.write_text("<my own edits/>")
-    run = rawkit("denoise", source, "-o", out)
+    run = rawkit("denoise", source, *CLASSICAL, "-o", out)
     assert run.returncode == 0
     assert "sidecar not copied" in " ".join(run.stderr.split())
     assert copied.read_text() == "<my own edits/>"
@@ -170,7 +172,7 @@ def test_one_bad_file_does_not_stop_the_others(dng, tmp_path):
     inputs.mkdir()
     names = broken_files(inputs, dng)
     (inputs / "good.dng").write_bytes(dng.read_bytes())
-    run = rawkit("denoise", inputs, "-o", tmp_path / "out")
+    run = rawkit("denoise", inputs, *CLASSICAL, "-o", tmp_path / "out")
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".rawkit.jsonl", "good_denoised.dng"]

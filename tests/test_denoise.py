@@ -222,8 +222,8 @@ def test_misuse_is_explained(denoiser):
     with pytest.raises(WeightsError, match="classical"):
         Denoiser.load("restormer-of-tomorrow")
     with pytest.raises(ValueError, match="CPU only"):
-        Denoiser.load(device="cuda")
-    assert Denoiser.load(device="auto").device == "cpu"
+        Denoiser.load("classical", device="cuda")
+    assert Denoiser.load("classical", device="auto").device == "cpu"
     planes = np.zeros((4, 8, 8), np.float32)
     for strength in (-1.0, np.nan):
         with pytest.raises(ValueError, match="strength"):
