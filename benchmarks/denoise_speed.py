@@ -14,6 +14,7 @@ import platform
 import resource
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ import torch
 
 import rawkit
 from rawkit.nn.raw_planes import network_input
-from rawkit.restore.denoise import canonical_planes
 from rawkit.restore.network import NetworkFilter
 
 
@@ -69,13 +69,17 @@ def main() -> None:
     image, reading = timed(lambda: rawkit.read_raw(options.file))
     params = rawkit.find_noise(image).params
     denoiser(_corner(image), params)  # warm up
-    clock = Clock(network.network)
-    (clean, _), denoising = timed(lambda: denoiser.with_check(image, params, workers=options.workers))
+    clock, spent = Clock(network.network), []
+
+    def timed_filter(*given, **named):
+        result, seconds = timed(lambda: network(*given, **named))
+        spent.append(seconds)
+        return result
+
+    watched = replace(denoiser, bayer_filter=timed_filter)
+    (clean, _), denoising = timed(lambda: watched.with_check(image, params, workers=options.workers))
+    filtering = spent[0]
     in_network = clock.total / (options.workers if options.device == "cpu" else 1)
-    planes = canonical_planes(image.signal(), image.cfa)
-    _, filtering = timed(
-        lambda: network(planes, params.for_planes([0, 1, 2, 3]), strength=1.0, workers=options.workers)
-    )
     with tempfile.TemporaryDirectory() as folder:
         write = lambda name, what: rawkit.write_dng(what, Path(folder) / name, source=options.file)  # noqa: E731
         write("compile.dng", clean)
@@ -101,8 +105,6 @@ def main() -> None:
 
 def _corner(image):
     """A small image of the same kind."""
-    from dataclasses import replace
-
     signal = image.mosaic[:256, :256]
     return replace(image, raster=np.ascontiguousarray(signal), active_area=None)
 

@@ -23,6 +23,7 @@ from rawkit.raw.develop import develop, upright
 from rawkit.raw.image import CFA, BlackLevel, Metadata, RawImage
 from rawkit.raw.read import read_raw
 from rawkit.raw.tiff import DOUBLE, SHORT, Entry
+from rawkit.resources import bundled_weights
 from rawkit.restore.denoise import Denoiser
 from rawkit.restore.files import DenoiseSettings, denoise_file
 from rawkit.sensor.database import FoundNoise
@@ -366,7 +367,7 @@ def test_the_page_is_one_document_that_loads_nothing(folder):
 
 def test_a_file_is_opened_shown_and_saved(folder):
     client = Served(session_of(folder))
-    assert client.get("/api/files", headers=BEARER).json() == {"files": ["picture.dng"], "models": ["classical"]}
+    assert client.get("/api/files", headers=BEARER).json() == {"files": ["picture.dng"], "models": ["classical", *bundled_weights()]}
     told = client.post("/api/open", headers=BEARER, json={"file": "picture.dng"}).json()
     assert (told["width"], told["height"], told["iso"]) == (400, 300, 800)
     assert told["noise"]["source"] == "file tag"
