@@ -367,7 +367,10 @@ def test_the_page_is_one_document_that_loads_nothing(folder):
 
 def test_a_file_is_opened_shown_and_saved(folder):
     client = Served(session_of(folder))
-    assert client.get("/api/files", headers=BEARER).json() == {"files": ["picture.dng"], "models": ["classical", *bundled_weights()]}
+    assert client.get("/api/files", headers=BEARER).json() == {
+        "files": ["picture.dng"],
+        "models": ["classical", *bundled_weights()],
+    }
     told = client.post("/api/open", headers=BEARER, json={"file": "picture.dng"}).json()
     assert (told["width"], told["height"], told["iso"]) == (400, 300, 800)
     assert told["noise"]["source"] == "file tag"
