@@ -76,10 +76,12 @@ def seams(denoiser: Denoiser, files: list[Path]) -> None:
     if not isinstance(denoiser.bayer_filter, NetworkFilter):
         return
     params = reno10x(ISO)
-    for tile in (128, 192, 256):
+    for tile in (192, 384, 512):
         worst, typical = [], []
         for path in files:
             noisy = noisy_planes(clean_planes(path), params, name=path.name, iso=ISO)
+            beyond = [(0, 0)] + [(0, 2 * n) for n in noisy.shape[1:]]  # mirrored: large enough for tiles
+            noisy = np.pad(noisy, beyond, mode="symmetric")
             whole, tiled = (
                 denoiser.bayer_filter(noisy, params, strength=1.0, workers=1, tile=edge) for edge in (4096, tile)
             )

@@ -36,6 +36,8 @@ S. W. Zamir et al., "Restormer: efficient transformer for high-resolution image 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -159,12 +161,16 @@ class MDTA(nn.Module):
         self.value = Pointwise(channels, channels)
         self.value_local = _conv(channels, channels, 3, groups=channels)
         self.project = nn.Linear(channels, channels, bias=False)
+        self.fixed: Tensor | None = None  # A to be used, whatever the picture
+        self.seen: list[Tensor] | None = None  # takes every A, where there is a list
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         q_k = self.query_key_local(self.query_key(x)).permute(0, 2, 3, 1).reshape(batch, -1, 2 * channels)
         value = self.value_local(self.value(x)).permute(0, 2, 3, 1).reshape(batch, -1, channels)
-        attention = self._attention(q_k, channels)
+        attention = self._attention(q_k, channels) if self.fixed is None else self.fixed.expand(batch, -1, -1, -1)
+        if self.seen is not None:
+            self.seen.append(attention)
         # project(A v) = v (W A)^T: one matrix per picture, block-diagonal A times W
         mixed = torch.einsum("ohi,bhij->bohj", self.project.weight.float().view(channels, self.heads, -1), attention)
         out = value @ mixed.reshape(batch, channels, channels).transpose(1, 2).to(value.dtype)
@@ -281,3 +287,39 @@ class RawRestormer(nn.Module):
             recompute = self.checkpointing and self.training and x.requires_grad
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return x
+
+
+def mean_attention(network: RawRestormer, patches: Iterable[Tensor]) -> list[Tensor]:
+    """Mean attention matrix A of each MDTA over patches of a picture, in the order of the layers.
+
+    Parameters
+    ----------
+    patches : tensors as of ``RawRestormer.forward``
+    """
+    layers = _attention_layers(network)
+    for layer in layers:
+        layer.seen = []
+    try:
+        for patch in patches:
+            network(patch)
+        return [torch.cat(layer.seen).mean(0, keepdim=True) for layer in layers if layer.seen]
+    finally:
+        for layer in layers:
+            layer.seen = None
+
+
+@contextmanager
+def fixed_attention(network: RawRestormer, matrices: Sequence[Tensor]) -> Iterator[None]:
+    """Inside, every MDTA uses its matrix of ``mean_attention``: a pixel depends on its neighborhood alone."""
+    layers = _attention_layers(network)
+    for layer, matrix in zip(layers, matrices, strict=True):
+        layer.fixed = matrix
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.fixed = None
+
+
+def _attention_layers(network: RawRestormer) -> list[MDTA]:
+    return [module for module in network.modules() if isinstance(module, MDTA)]

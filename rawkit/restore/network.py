@@ -6,14 +6,17 @@ The network was trained towards the stabilized clean signal, so the inverse is t
 noise level that the network is told; below the least level it was trained for, the result is blended with the input,
 which it reaches at 0.
 
-Tiles overlap by more than what the convolutions see; attention looks at a whole tile, so tiles are as large as memory
-allows.
+Attention is a sum over a picture, so tiles of a large one would each have their own.  Frames beyond 512 packed pixels
+take the mean attention of 36 patches, of the size that the network was trained with, at fixed places; then tiles differ
+from the whole frame by what lies beyond their overlap only.  On three photographs of 2 to 3 MP that cost 0.00 to
+0.04 dB against attention of the whole frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,12 +25,13 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from rawkit.nn.raw_planes import LEVELS, electrons, network_input
-from rawkit.nn.restormer import RawRestormer
+from rawkit.nn.restormer import RawRestormer, fixed_attention, mean_attention
 from rawkit.restore.tiling import Progress, map_tiles, tile_for_memory
 from rawkit.sensor.params import NoiseParams
 
 _OVERLAP = 32  # packed pixels
-_SMALLEST, _LARGEST = 192, 512  # tile edges, packed pixels; 768 costs a third more: its buffers miss every cache
+_PATCH, _PATCHES = 96, 6  # edge [packed pixels] and number each way of the patches that attention is taken from
+_SMALLEST, _LARGEST = 256, 512  # tile edges, packed pixels; 768 costs a third more: its buffers miss every cache
 _BYTES_PER_SAMPLE = 300.0  # of a sample of a plane while a network runs; measured with ``fast``
 _MOST_MEMORY = 1.2e9  # bytes for all tiles in flight
 
@@ -46,6 +50,7 @@ class NetworkFilter:
         self.half = device.type == "cuda"
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
         self.device = device
+        self._one_frame = threading.Lock()  # the network holds the attention of one frame at a time
 
     def __call__(
         self,
@@ -62,17 +67,17 @@ class NetworkFilter:
         Parameters
         ----------
         tile : int, optional
-            Largest tile edge [packed pixels]; by default from the memory that is free.
+            Largest tile edge [packed pixels] of a large frame; by default from the memory that is free.
         """
         gain, read_var = (self._per_plane(v) for v in (params.system_gain, params.read_var))
         level = min(max(strength, LEVELS[0]), LEVELS[1])
 
         def one(piece: NDArray[np.float32]) -> NDArray[np.float32]:
-            x = torch.from_numpy(piece).to(self.device)[None]
-            y = x / gain + read_var / gain**2
-            return (gain * (self._estimate(y, level) - read_var / gain**2))[0].cpu().numpy()
+            estimate = self._estimate(self._y(piece, gain, read_var), level)
+            return (gain * (estimate - read_var / gain**2))[0].cpu().numpy()
 
         threads = workers if self.device.type == "cpu" else 1
+        large, grid = max(planes.shape[1:]) > _LARGEST, self.network.config.multiple
         edge = tile or tile_for_memory(
             planes.shape[0],
             bytes_per_sample=_BYTES_PER_SAMPLE,
@@ -80,13 +85,18 @@ class NetworkFilter:
             smallest=_SMALLEST,
             largest=_LARGEST,
         )
-        with torch.inference_mode(), _one_thread_each(self.device.type == "cpu"):
+        with self._one_frame, torch.inference_mode(), _one_thread_each(self.device.type == "cpu"), ExitStack() as stack:
+            if large:
+                patches = (self._given(self._y(patch, gain, read_var), level)[0] for patch in _patches(planes, grid))
+                with self._autocast():
+                    attention = mean_attention(self.network, patches)
+                stack.enter_context(fixed_attention(self.network, attention))
             clean = map_tiles(
                 _inferring(one),
                 planes,
-                tile=edge,
+                tile=edge if large else _LARGEST,
                 overlap=_OVERLAP,
-                grid=self.network.config.multiple,
+                grid=grid,
                 workers=threads,
                 progress=progress,
             )
@@ -97,18 +107,38 @@ class NetworkFilter:
         numbers = torch.as_tensor(np.asarray(value, np.float32).reshape(-1, 1, 1), device=self.device)
         return numbers[None]
 
-    def _estimate(self, y: torch.Tensor, level: float) -> torch.Tensor:
-        """Clean k-sigma planes (1, 4, h, w)."""
+    def _y(self, planes: NDArray[np.float32], gain: torch.Tensor, read_var: torch.Tensor) -> torch.Tensor:
+        """k-sigma planes (1, 4, h, w) [e-] on the device."""
+        return torch.from_numpy(planes).to(self.device)[None] / gain + read_var / gain**2
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
+    def _given(self, y: torch.Tensor, level: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """``network_input`` of planes that are filled up to whole tokens."""
         height, width = y.shape[-2:]
         multiple = self.network.config.multiple
         below, right = -height % multiple, -width % multiple
         if below or right:
             mode = "reflect" if below < height and right < width else "replicate"
             y = F.pad(y, (0, right, 0, below), mode=mode)
-        given, mean = network_input(y, torch.full((1, 1, 1, 1), level, device=self.device))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+        return network_input(y, torch.full((1, 1, 1, 1), level, device=self.device))
+
+    def _estimate(self, y: torch.Tensor, level: float) -> torch.Tensor:
+        """Clean k-sigma planes (1, 4, h, w)."""
+        height, width = y.shape[-2:]
+        given, mean = self._given(y, level)
+        with self._autocast():
             rest = self.network(given)
         return electrons(mean + rest.float())[..., :height, :width]
+
+
+def _patches(planes: NDArray[np.float32], grid: int) -> Iterator[NDArray[np.float32]]:
+    """Patches of a frame, evenly spread on the grid of tokens; where they are depends on the frame's size alone."""
+    tops, lefts = (np.linspace(0, max(n - _PATCH, 0), _PATCHES).astype(int) // grid * grid for n in planes.shape[1:])
+    for top in tops:
+        for left in lefts:
+            yield np.ascontiguousarray(planes[:, top : top + _PATCH, left : left + _PATCH])
 
 
 def _inferring(fn: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Callable:
