@@ -233,7 +233,10 @@ def test_an_interrupted_run_leaves_whole_files_and_resumes_to_the_same_bytes(a_d
     arguments = [str(a) for a in ("denoise", a_dozen / "in", *OPTIONS, *CLASSICAL, "-o")]
     truth = contents(a_dozen / "straight")
     command = [sys.executable, "-m", "rawkit.cli", *arguments, str(tmp_path / "out")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs in the background ignore it
+    )  # fmt: skip
     deadline = time.monotonic() + 90
     while len(list((tmp_path / "out").glob("*_denoised.dng"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -76,7 +76,7 @@ def run(*arguments):
 
 
 def test_evaluate_command(folder):
-    done = run("evaluate", "--clean", folder, "--iso", "3200", "--count", "1", "--json")
+    done = run("evaluate", "--clean", folder, "--iso", "3200", "--count", "1", "--model", "classical", "--json")
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout)["scores"]
     noisy, classical = scores

@@ -24,7 +24,7 @@ from rawkit.raw.image import CFA, BlackLevel, Metadata, RawImage
 from rawkit.raw.read import read_raw
 from rawkit.raw.tiff import DOUBLE, SHORT, Entry
 from rawkit.resources import bundled_weights
-from rawkit.restore.denoise import Denoiser
+from rawkit.restore.denoise import Denoiser, default_denoiser
 from rawkit.restore.files import DenoiseSettings, denoise_file
 from rawkit.sensor.database import FoundNoise
 from rawkit.sensor.params import NoiseParams
@@ -665,7 +665,8 @@ def test_a_browser_opens_slides_looks_and_saves(tmp_path):
         page.locator("#save").click()
         expect(page.locator("#saved")).to_contain_text("a_denoised.dng written")
         kept, own = target.read_bytes(), tmp_path / "own.dng"
-        last(denoise_file(folder / "a.dng", own, DenoiseSettings(strength=0.0, chroma_strength=1.5), write=own))
+        settings = DenoiseSettings(model=default_denoiser(), strength=0.0, chroma_strength=1.5)
+        last(denoise_file(folder / "a.dng", own, settings, write=own))
         assert np.array_equal(read_raw(target).mosaic, read_raw(own).mosaic)
 
         page, shot = opened_at(400, color_scheme="dark")
