@@ -166,6 +166,7 @@ def test_folders_are_looked_at_before_the_training(recipe, tmp_path):
     for change, message in (
         ({"validation": str(tmp_path / "none")}, "no photographs in"),
         ({"photographs": ""}, "names no"),
+        ({"cameras": str(tmp_path)}, "no camera profiles"),
     ):
         with pytest.raises(ValueError, match=message):
             train(replace(recipe, **change), tmp_path / "run", device="cpu")

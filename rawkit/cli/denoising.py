@@ -19,6 +19,7 @@ from rawkit.cli.options import (
     Cfa,
     Cluster,
     Darktable,
+    Device,
     Dtype,
     FileOptions,
     Folder,
@@ -67,7 +68,7 @@ def denoise(
         bool,
         typer.Option("--self-ensemble", help="Mean over eight turns of a Bayer mosaic: better, eight times slower."),
     ] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     format: Annotated[OutputFormat, typer.Option("--format", help="What to write.")] = OutputFormat.dng,
     exiftool: Annotated[
         bool, typer.Option("--exiftool", help="Let ExifTool, if installed, add tags that a fresh DNG lacks.")
@@ -199,7 +200,7 @@ def evaluate(
     iso: Annotated[str, typer.Option("--iso", help="ISOs, separated by commas.")] = "800,1600,3200,6400,12800",
     profile: ProfileFile = None,
     count: Annotated[int | None, typer.Option("--count", min=1, help="So many pictures, evenly spread.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Measure denoisers on clean pictures with the noise of a calibrated camera.
@@ -253,7 +254,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Stop after so long; --resume goes on.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Train a denoiser on clean photographs; Ctrl-C keeps everything.

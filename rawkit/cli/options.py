@@ -27,6 +27,7 @@ ProfileFile = Annotated[Path | None, typer.Option("--profile", help="Camera prof
 Camera = Annotated[str | None, typer.Option("--camera", help="Look the noise up under this camera name.")]
 Darktable = Annotated[Path | None, typer.Option("--darktable", help="Path of darktable's noiseprofiles.json.")]
 BaseIso = Annotated[float, typer.Option("--base-iso", help="ISO at which the amplification is 1.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Recursive = Annotated[bool, typer.Option("-r", "--recursive", help="Take the folders in a folder too.")]
 Workers = Annotated[

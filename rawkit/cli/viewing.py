@@ -13,7 +13,20 @@ import typer
 
 import rawkit
 from rawkit.cli.app import app
-from rawkit.cli.options import Black, Camera, Cfa, Darktable, Dtype, FileOptions, Folder, Iso, Model, ProfileFile, Size
+from rawkit.cli.options import (
+    Black,
+    Camera,
+    Cfa,
+    Darktable,
+    Device,
+    Dtype,
+    FileOptions,
+    Folder,
+    Iso,
+    Model,
+    ProfileFile,
+    Size,
+)
 from rawkit.cli.options import White as WhiteLevel
 from rawkit.cli.output import FAILED, USAGE, out, stop
 
@@ -29,7 +42,7 @@ def view(
     camera: Camera = None,
     darktable: Darktable = None,
     model: Model = "auto",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the page; 0 takes any free one.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the page's address.")] = False,
     iso: Iso = None,

@@ -295,6 +295,10 @@ def mean_attention(network: RawRestormer, patches: Iterable[Tensor]) -> list[Ten
     Parameters
     ----------
     patches : tensors as of ``RawRestormer.forward``
+
+    Returns
+    -------
+    list of (1, heads, c, c) float32, c the channels of a head
     """
     layers = _attention_layers(network)
     for layer in layers:

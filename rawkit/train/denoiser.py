@@ -209,13 +209,13 @@ def train(
         state.load(state_file)
     elif state_file.exists():
         raise WeightsError(f"{state_file} is a run already begun; resume it or choose another folder.")
-    out.mkdir(parents=True, exist_ok=True)
-    log = Log(out / "log.jsonl")
     pictures = Pictures(
         recipe.photographs, procedural=recipe.procedural, seed=recipe.seed, pool_size=recipe.procedural_size
     )
     profiles = sorted(Path(recipe.cameras).glob("*.json")) if recipe.cameras else bundled_profiles()
     cameras = torch.as_tensor(camera_table(profiles, leave_out=recipe.leave_out))
+    out.mkdir(parents=True, exist_ok=True)
+    log = Log(out / "log.jsonl")
     forward = torch.compile(network) if recipe.compile else network
     autocast = recipe.precision == "bfloat16"
 
