@@ -7,7 +7,8 @@ import pytest
 
 from rawkit.errors import ProfileError, WeightsError
 from rawkit.raw.image import CFA, BlackLevel, LinearImage, Metadata, RawImage
-from rawkit.restore.denoise import Denoiser
+from rawkit.restore.denoise import Denoiser, default_denoiser
+from rawkit.restore.files import DenoiseSettings
 from rawkit.restore.phases import canonical_planes, from_canonical_planes
 from rawkit.sensor.params import NoiseParams
 
@@ -263,3 +264,9 @@ def test_noise_that_no_sensor_has_is_refused(denoiser):
     for params in (NoiseParams(1e-300, 0.0), NoiseParams(1e-3, 1e30)):
         with pytest.raises(ProfileError, match="no sensor"):
             denoiser.denoise_planes(planes, params)
+
+
+def test_settings_name_the_denoiser_that_auto_stands_for():
+    settings = DenoiseSettings(model="auto")
+    assert settings.model == default_denoiser() != "auto"
+    assert settings.parameters() == DenoiseSettings(model=settings.model).parameters()

@@ -21,7 +21,7 @@ from rawkit.raw.dng import is_dng, write_dng
 from rawkit.raw.image import AnyRaw, RawImage
 from rawkit.raw.read import read_raw
 from rawkit.resources import find_weights, sha256
-from rawkit.restore.denoise import CLASSICAL, Denoiser
+from rawkit.restore.denoise import AUTO, CLASSICAL, Denoiser, default_denoiser
 from rawkit.restore.repair import known_defects
 from rawkit.restore.tiling import Progress
 from rawkit.sensor.database import FoundNoise, find_noise
@@ -65,6 +65,10 @@ class DenoiseSettings:
     exiftool: bool = False
     device: str = "auto"
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.model == AUTO:  # the same for every process that these settings travel to
+            object.__setattr__(self, "model", default_denoiser())
 
     @property
     def suffix(self) -> str:
@@ -131,7 +135,8 @@ def denoise_file(
     result: dict[str, Any] = {"model": settings.model, "noise": noise_numbers(image, found), "notes": notes}
     if write is None:
         return result
-    defects = defects_to_repair(image, found, notes)
+    strengths = (settings.strength, settings.strength if settings.chroma_strength is None else settings.chroma_strength)
+    defects = defects_to_repair(image, found, notes) if max(strengths) > 0 else None
     yield
     denoiser = _denoiser(settings.model, settings.device)
     clean, check = denoiser.with_check(
@@ -144,7 +149,6 @@ def denoise_file(
         workers=settings.threads,
         progress=progress,
     )
-    strengths = (settings.strength, settings.strength if settings.chroma_strength is None else settings.chroma_strength)
     left = denoiser.remaining_variance(min(strengths), planes=len(image.plane_phases))
     yield
     written = _write(clean, write, source, settings, found, left, changed=max(strengths) > 0)
