@@ -11,8 +11,8 @@ import pytest
 from rawkit.errors import DamagedDataWarning, MetadataError, RawkitError, UnsupportedRawError
 from rawkit.raw import dng_pixels, opcodes, read
 from rawkit.raw.dng_directory import find_raw
-from rawkit.raw.image import CFA, LinearImage, RawImage
-from rawkit.raw.metadata import from_tags, iso_from_tags
+from rawkit.raw.image import CFA, LinearImage, Metadata, RawImage
+from rawkit.raw.metadata import exif_metadata, from_tags, iso_from_tags
 from rawkit.raw.mosaic import MosaicSpec
 from rawkit.raw.read import read_raw
 from rawkit.raw.tiff import BYTE, DOUBLE, LONG, RATIONAL, SHORT, SRATIONAL, UNDEFINED, Entry, TiffFile
@@ -454,10 +454,25 @@ def test_random_damage_never_escapes_as_another_error(tmp_path, options):
             read_raw(path)
 
 
+def test_a_maker_note_of_billions_of_values_is_given_up(tmp_path):
+    """exifread walks through all of them, beyond the end of the file: for hours."""
+    path = tmp_path / "endless.tif"
+    entry = struct.pack("<HHII", 37500, 7, 0xF0000000, 8)
+    path.write_bytes(struct.pack("<2sHIH", b"II", 42, 8, 1) + entry + bytes(4))
+    assert exif_metadata(path).iso is None
+
+
 def test_planes_of_different_white_level_are_refused(tmp_path):
     tags = [Entry.make(50717, LONG, [1000, 2000, 3000])]
     with pytest.raises(UnsupportedRawError, match="white level"):
         read_raw(make_dng.write(tmp_path, samples((8, 8, 3)), cfa=None, raw_tags=tags))
+
+
+@pytest.mark.parametrize("white", [(1, 60), (0, 1), (3, 2)])
+def test_a_white_level_that_is_no_whole_number_is_refused(tmp_path, white):
+    tags = [Entry.make(50717, RATIONAL, [white])]
+    with pytest.raises(UnsupportedRawError, match="whole number"):
+        read_raw(make_dng.write(tmp_path, samples((8, 8)), raw_tags=tags))
 
 
 def test_levels_must_make_sense(tmp_path):

@@ -204,6 +204,12 @@ def test_hopeless_pictures_are_refused(light, message):
         estimate(shoot(light))
 
 
+def test_a_picture_below_its_black_level_is_refused():
+    raster = np.zeros((300, 300), np.uint16)
+    with pytest.raises(CalibrationError, match="nowhere above"):
+        estimate(RawImage(raster=raster, cfa=BAYER, black=BlackLevel.constant(BLACK), white_level=WHITE))
+
+
 def test_file_without_negatives_and_without_light_is_refused():
     with pytest.raises(CalibrationError, match=r"told apart|no range"):
         estimate(shoot(scene(darkest=0.02, lightest=3.0), gain=8.0, read_noise=14.0, black=0.0))

@@ -57,7 +57,7 @@ def _exif_tags(path: Path, *, maker_note: bool) -> dict[str, Any]:
     # exifread reports what it cannot parse through this logger; absence is no news here.
     logging.getLogger("exifread").setLevel(logging.CRITICAL)
     tags: dict[str, Any] = {}
-    with path.open("rb") as file:
+    with _Patient(path.open("rb", buffering=0)) as file:
         for stream in _exif_streams(file):
             try:
                 found = exifread.process_file(stream, details=maker_note, extract_thumbnail=False, truncate_tags=False)
@@ -66,6 +66,21 @@ def _exif_tags(path: Path, *, maker_note: bool) -> dict[str, Any]:
             for name, value in found.items():
                 tags.setdefault(name, value)
     return tags
+
+
+class _Patient(io.BufferedReader):
+    """A file that is not read more than so often: exifread reads value by value as many as a damaged tag announces.
+
+    A large maker note takes 160,000 readings.
+    """
+
+    _patience = 400_000  # readings, about a second
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._patience -= 1
+        if self._patience < 0:
+            raise EOFError("a tag announces more values than a raw file has.")
+        return super().read(size)
 
 
 def _exif_streams(file: BinaryIO) -> list[BinaryIO]:
@@ -80,7 +95,7 @@ def _exif_streams(file: BinaryIO) -> list[BinaryIO]:
             return []
         offset, length = struct.unpack_from(">II", header, 84)
         file.seek(offset)
-        return [io.BytesIO(file.read(min(length, 64 * _HEAD)))]
+        return [_Patient(io.BytesIO(file.read(min(length, 64 * _HEAD))))]
     if head[4:12] == b"ftypcrx ":
         data = file.read(_HEAD)
         boxes = []
@@ -88,7 +103,7 @@ def _exif_streams(file: BinaryIO) -> list[BinaryIO]:
             at = data.find(name)
             if at >= 4:
                 size = struct.unpack_from(">I", data, at - 4)[0]
-                boxes.append(io.BytesIO(data[at + 4 : at - 4 + size]))
+                boxes.append(_Patient(io.BytesIO(data[at + 4 : at - 4 + size])))
         return boxes
     return []
 

@@ -263,7 +263,10 @@ def _dng_white(raw: Ifd, layout: dng_pixels.Layout) -> float:
             f"the planes have different white levels ({', '.join(f'{v:g}' for v in sorted(levels))}); "
             "rawkit needs one for all."
         )
-    return levels.pop()
+    white = levels.pop()
+    if white != round(white) or white < 1:
+        raise UnsupportedRawError(f"white level {white:g}; a DNG has a whole number from 1.")
+    return white
 
 
 def _dng_cfa(raw: Ifd) -> CFA:

@@ -134,12 +134,20 @@ class ImageNoise:
 
 
 def starting_points(tiles: Tiles) -> list[np.ndarray]:
-    """Rough (K, v, c), one or several: a line under the low decile of the tile variances over signal."""
+    """Rough (K, v, c), one or several: a line under the low decile of the tile variances over signal.
+
+    Raises
+    ------
+    CalibrationError
+        No signal anywhere.
+    """
     order = np.argsort(tiles.mean, axis=None)
     parts = [part for part in np.array_split(order, _PARTS) if part.size]
     mean = np.array([tiles.mean.ravel()[part].mean() for part in parts])
     low = np.array([np.quantile(tiles.high.ravel()[part], 0.1) for part in parts])
     mean, low = np.maximum(mean, 0.0), np.maximum(low, 0.25 * QUANTIZATION)
+    if not mean.any():
+        raise CalibrationError("the picture is nowhere above its black level; use a picture with light in it.")
     system_gain, read_var = max(float(np.median(low / np.maximum(mean, 1.0))), 1e-3), float(low.min())
     for _ in range(20):
         predicted = system_gain * mean + read_var
