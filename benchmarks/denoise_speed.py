@@ -14,6 +14,7 @@ import platform
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,25 +27,23 @@ from rawkit.restore.network import NetworkFilter
 
 
 class Clock:
-    """Adds up the seconds spent in a module's forward, over all threads."""
+    """Adds up the seconds spent in some methods of an object, over all threads."""
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, owner: object, *methods: str) -> None:
         self.total = 0.0
-        self.starts: dict[int, float] = {}
-        module.register_forward_pre_hook(self.begin)
-        module.register_forward_hook(self.end)
+        for name in methods:
+            setattr(owner, name, self.watched(getattr(owner, name)))
 
-    def begin(self, module: torch.nn.Module, inputs: object) -> None:
-        import threading
+    def watched(self, method: Callable) -> Callable:
+        def run(*given, **named):
+            start = time.perf_counter()
+            result = method(*given, **named)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.total += time.perf_counter() - start
+            return result
 
-        self.starts[threading.get_ident()] = time.perf_counter()
-
-    def end(self, module: torch.nn.Module, inputs: object, output: object) -> None:
-        import threading
-
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.total += time.perf_counter() - self.starts[threading.get_ident()]
+        return run
 
 
 def timed(action):
@@ -69,7 +68,8 @@ def main() -> None:
     image, reading = timed(lambda: rawkit.read_raw(options.file))
     params = rawkit.find_noise(image).params
     denoiser(_corner(image), params)  # warm up
-    clock, spent = Clock(network.network), []
+    attention, forward = (Clock(network.network, name) for name in ("attention", "forward"))
+    spent = []
 
     def timed_filter(*given, **named):
         result, seconds = timed(lambda: network(*given, **named))
@@ -79,7 +79,8 @@ def main() -> None:
     watched = replace(denoiser, bayer_filter=timed_filter)
     (clean, _), denoising = timed(lambda: watched.with_check(image, params, workers=options.workers))
     filtering = spent[0]
-    in_network = clock.total / (options.workers if options.device == "cpu" else 1)
+    threads = options.workers if options.device == "cpu" else 1
+    in_network = attention.total + forward.total / threads  # the patches of attention go one after the other
     with tempfile.TemporaryDirectory() as folder:
         write = lambda name, what: rawkit.write_dng(what, Path(folder) / name, source=options.file)  # noqa: E731
         write("compile.dng", clean)

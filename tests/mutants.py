@@ -241,7 +241,9 @@ def _weights() -> Seed:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tiny.safetensors"
         save_network(
-            path, RawRestormer(RestormerConfig(widths=(8, 16), blocks=(1, 1), head_width=8)), about={"name": "x"}
+            path,
+            RawRestormer(RestormerConfig(widths=(8, 16), encoder=(1,), bottom=1, decoder=(1,), head_width=8)),
+            about={"name": "x"},
         )
         return Seed("tiny.safetensors", "weights", "safetensors", path.read_bytes())
 

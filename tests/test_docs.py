@@ -157,7 +157,7 @@ def prepare_denoise(folder, camera_files):
     for name in ("a.dng", "trip/b.dng"):
         shoot_photograph(folder / "photos" / name)
     (folder / "my_run").mkdir()
-    network = RawRestormer(RestormerConfig(widths=(8, 16), blocks=(1, 1), head_width=8))
+    network = RawRestormer(RestormerConfig(widths=(8, 16), encoder=(1,), bottom=1, decoder=(1,), head_width=8))
     save_network(folder / "my_run" / "mine.safetensors", network, about={"name": "mine"})
 
 

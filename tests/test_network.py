@@ -16,7 +16,7 @@ from rawkit.restore.phases import TURNS, turn, turn_back  # noqa: E402
 from rawkit.sensor.params import NoiseParams  # noqa: E402
 from rawkit.sensor.transforms import anscombe, inverse_anscombe_algebraic, to_ksigma  # noqa: E402
 
-CONFIG = RestormerConfig(widths=(8, 16), blocks=(1, 1), attention_from=2, head_width=8)
+CONFIG = RestormerConfig(widths=(8, 16), encoder=(1,), bottom=1, decoder=(1,), attention_from=2, head_width=8)
 PARAMS = NoiseParams(2.0, 30.0)
 
 

@@ -11,7 +11,7 @@ import pytest
 from rawkit.errors import DamagedDataWarning, MetadataError, RawkitError, UnsupportedRawError
 from rawkit.raw import dng_pixels, opcodes, read
 from rawkit.raw.dng_directory import find_raw
-from rawkit.raw.image import CFA, LinearImage, Metadata, RawImage
+from rawkit.raw.image import CFA, LinearImage, RawImage
 from rawkit.raw.metadata import exif_metadata, from_tags, iso_from_tags
 from rawkit.raw.mosaic import MosaicSpec
 from rawkit.raw.read import read_raw

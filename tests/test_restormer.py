@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from rawkit.nn.restormer import GDFN, MDTA, SIZES, ChannelNorm, RawRestormer, RestormerConfig  # noqa: E402
 
-SMALL = RestormerConfig(widths=(8, 16, 32), blocks=(1, 1, 1), attention_from=1, head_width=8, refinement=1)
+SMALL = RestormerConfig(widths=(8, 16, 32), encoder=(0, 1), bottom=1, decoder=(2, 1), attention_from=1, head_width=8)
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def test_nothing_comes_from_nothing():
 
 def test_shift_by_one_token_shifts_the_output():
     """Inside, away from the border: attention sees all pixels, so only a periodic picture keeps its statistics."""
-    config = RestormerConfig(widths=(8, 16), blocks=(1, 1), attention_from=2, head_width=8)
+    config = RestormerConfig(widths=(8, 16), encoder=(1,), bottom=1, decoder=(1,), attention_from=2, head_width=8)
     network = trained_like(RawRestormer(config))
     x = torch.randn(1, config.inputs, 64, 64)
     step = config.multiple
@@ -141,7 +141,7 @@ def test_wrong_sizes_are_refused():
     with pytest.raises(ValueError, match="multiples of 8"):
         RawRestormer(SMALL)(torch.randn(1, SMALL.inputs, 12, 16))
     with pytest.raises(ValueError, match="multiples of head_width"):
-        RestormerConfig(widths=(32, 40), blocks=(1, 1))
-    with pytest.raises(ValueError, match="one of each"):
-        RestormerConfig(widths=(32,), blocks=(1, 1))
+        RestormerConfig(widths=(32, 40), encoder=(1,), bottom=1, decoder=(1,))
+    with pytest.raises(ValueError, match="its own"):
+        RestormerConfig(widths=(32,), encoder=(1,), bottom=1, decoder=())
     assert RestormerConfig.from_dict(SMALL.to_dict()) == SMALL

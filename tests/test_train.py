@@ -16,7 +16,7 @@ from rawkit.train.data import NoiseRange, Pictures, camera_table, draw_batch, tu
 from rawkit.train.denoiser import Recipe, train  # noqa: E402
 from rawkit.train.procedural import procedural_picture  # noqa: E402
 
-TINY = RestormerConfig(widths=(8, 16), blocks=(1, 1), head_width=8)
+TINY = RestormerConfig(widths=(8, 16), encoder=(1,), bottom=1, decoder=(1,), head_width=8)
 
 
 @pytest.fixture

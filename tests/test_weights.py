@@ -13,7 +13,7 @@ from rawkit.errors import WeightsError  # noqa: E402
 from rawkit.nn.restormer import RawRestormer, RestormerConfig  # noqa: E402
 from rawkit.nn.weights import load_network, load_tensors, save_network, save_tensors  # noqa: E402
 
-CONFIG = RestormerConfig(widths=(8, 16), blocks=(1, 1), head_width=8)
+CONFIG = RestormerConfig(widths=(8, 16), encoder=(1,), bottom=1, decoder=(1,), head_width=8)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_other_peoples_weights(tmp_path):
 def test_weights_of_another_shape(saved, tmp_path):
     _, path = saved
     tensors, header = load_tensors(path)
-    tensors["embed.weight"] = tensors["embed.weight"][:, :-1]
+    tensors["embed.0.weight"] = tensors["embed.0.weight"][:, :-1]
     save_tensors(tmp_path / "b.safetensors", tensors, {k: v for k, v in header.items() if k != "format"})
     assert "does not fit" in refused(tmp_path / "b.safetensors")
 
@@ -89,7 +89,7 @@ def test_missing_and_not_finite(saved, tmp_path):
     _, path = saved
     assert "No such file" in refused(tmp_path / "none.safetensors")
     tensors, header = load_tensors(path)
-    tensors["embed.weight"] = torch.full_like(tensors["embed.weight"], float("nan"))
+    tensors["embed.0.weight"] = torch.full_like(tensors["embed.0.weight"], float("nan"))
     save_tensors(tmp_path / "c.safetensors", tensors, {k: v for k, v in header.items() if k != "format"})
     assert "not numbers" in refused(tmp_path / "c.safetensors")
 

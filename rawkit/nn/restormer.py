@@ -25,8 +25,10 @@ Fast forms, equal to the formulas up to rounding (proved in the tests):
 * Normalization over channels is ``layer_norm`` on the channels-last view, without bias.  (The paper's bias-free norm
   leaves the mean in; both are scale-free.)
 
-The U works on the packed planes unshuffled by ``stem`` in both directions: 2 makes one token of 4 x 4 mosaic pixels,
-which is what makes a network of this kind affordable on a processor.  Skips are added, not concatenated.
+The U works on tokens of ``stem`` x ``stem`` packed pixels: 2 makes one token of 4 x 4 mosaic pixels, which is what
+makes a network of this kind affordable on a processor.  Skips are added, not concatenated.  At the finest level, where
+a block costs four times as much as one level further down, the encoder may do without: its tokens, made by a strided
+and a depthwise convolution, go to the decoder as they are.
 
 References
 ----------
@@ -62,17 +64,16 @@ class RestormerConfig:
     inputs : int
         Planes that are given; the first ``planes`` of them are the picture that the residual is added to.
     stem : int
-        Pixel-unshuffle factor before the first level.
+        Packed pixels across a token, in both directions.
     widths : channels of the levels, finest first
-    blocks : blocks of the levels; the same number in the decoder, the coarsest level once
+    encoder, decoder : blocks of the levels but the coarsest, finest first
+    bottom : blocks of the coarsest level
     attention_from : int
         First level (0 is the finest) whose blocks have MDTA; finer ones have GDFN only.
     head_width : int
         Channels per attention head.
     expansion : float
         Hidden channels of GDFN over its channels, rounded up to a multiple of 16: 64 take a third less time than 60.
-    refinement : int
-        Further blocks after the decoder.
     uncertainty : bool
         Also predict the logarithm of the error's standard deviation, one more plane per picture plane.
     """
@@ -81,17 +82,19 @@ class RestormerConfig:
     inputs: int = 13
     stem: int = 2
     widths: tuple[int, ...] = (32, 64, 128)
-    blocks: tuple[int, ...] = (1, 2, 4)
+    encoder: tuple[int, ...] = (1, 2)
+    bottom: int = 4
+    decoder: tuple[int, ...] = (1, 2)
     attention_from: int = 1
     head_width: int = 32
     expansion: float = 2.0
-    refinement: int = 0
     uncertainty: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.widths) != len(self.blocks) or not self.widths:
+        levels = len(self.widths)
+        if not len(self.encoder) == len(self.decoder) == levels - 1:
             raise ValueError(
-                f"{len(self.widths)} widths and {len(self.blocks)} blocks; one of each per level is needed."
+                f"{levels} widths, blocks {self.encoder} and {self.decoder}; each level but the coarsest needs its own."
             )
         if any(w % self.head_width for w in self.widths[self.attention_from :]):
             raise ValueError(f"widths {self.widths} with attention must be multiples of head_width {self.head_width}.")
@@ -116,9 +119,11 @@ class RestormerConfig:
 
 #: ``fast`` for a laptop's processor, ``base`` the default, ``best`` for a GPU.
 SIZES = {
-    "fast": RestormerConfig(widths=(40, 64, 96, 128), blocks=(1, 2, 2, 3), attention_from=2, expansion=1.5),
-    "base": RestormerConfig(widths=(32, 64, 128, 256), blocks=(1, 2, 4, 4), refinement=1),
-    "best": RestormerConfig(widths=(48, 96, 192, 288), blocks=(2, 4, 4, 3), head_width=48, refinement=2),
+    "fast": RestormerConfig(
+        widths=(32, 64, 96, 128), encoder=(0, 1, 2), bottom=3, decoder=(1, 2, 2), attention_from=2, expansion=1.5
+    ),
+    "base": RestormerConfig(widths=(32, 64, 128, 256), encoder=(1, 2, 4), bottom=4, decoder=(2, 2, 4)),
+    "best": RestormerConfig(widths=(48, 96, 192, 288), encoder=(2, 4, 4), bottom=3, decoder=(4, 4, 4), head_width=48),
 }
 
 
@@ -252,35 +257,58 @@ class RawRestormer(nn.Module):
             return nn.ModuleList(Block(widths[i], config, attention=i >= config.attention_from) for _ in range(count))
 
         last = len(widths) - 1
-        self.embed = _conv(config.inputs * cells, widths[0], 3)
-        self.encoder = nn.ModuleList(level(i, config.blocks[i]) for i in range(last))
+        tokens = _conv(config.inputs, widths[0], config.stem, stride=config.stem)
+        self.embed = nn.Sequential(tokens, _conv(widths[0], widths[0], 3, groups=widths[0]))
+        self.encoder = nn.ModuleList(level(i, config.encoder[i]) for i in range(last))
         self.down = nn.ModuleList(_conv(widths[i], widths[i + 1], 2, stride=2) for i in range(last))
-        self.bottom = level(last, config.blocks[last])
+        self.bottom = level(last, config.bottom)
         self.up = nn.ModuleList(Pointwise(widths[i + 1], 4 * widths[i]) for i in range(last))
-        self.decoder = nn.ModuleList(level(i, config.blocks[i]) for i in range(last))
-        self.refine = level(0, config.refinement)
+        self.decoder = nn.ModuleList(level(i, config.decoder[i]) for i in range(last))
         outputs = config.planes * (2 if config.uncertainty else 1)
         self.output = _conv(widths[0], outputs * cells, 3)
         nn.init.zeros_(self.output.weight)
+        self.attention_layers = [module for module in self.modules() if isinstance(module, MDTA)]
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-2] % self.config.multiple or x.shape[-1] % self.config.multiple:
             raise ValueError(f"planes are {tuple(x.shape[-2:])}; multiples of {self.config.multiple} are needed.")
         picture = x[:, : self.config.planes]
-        y = F.pixel_unshuffle(x, self.config.stem).contiguous(memory_format=torch.channels_last)
-        y = self.embed(y)
+        y = self._ascend(*self._descend(x), to_level=0)
+        y = F.pixel_shuffle(self.output(y), self.config.stem)
+        residual = picture + y[:, : self.config.planes]
+        return torch.cat((residual, y[:, self.config.planes :]), 1) if self.config.uncertainty else residual
+
+    def attention(self, x: Tensor) -> list[Tensor]:
+        """The attention matrices A (B, heads, c, c) of every MDTA, in the order of ``attention_layers``.
+
+        Levels without attention are not computed on the way up, which is more than half of the work.
+        """
+        layers = self.attention_layers
+        for layer in layers:
+            layer.seen = []
+        try:
+            self._ascend(*self._descend(x), to_level=self.config.attention_from)
+            return [matrix for layer in layers for matrix in layer.seen or ()]
+        finally:
+            for layer in layers:
+                layer.seen = None
+
+    def _descend(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Features of the coarsest level, and those of the others before they were halved."""
+        y = self.embed(x.contiguous(memory_format=torch.channels_last))
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
             y = self._run(blocks, y)
             skips.append(y)
             y = down(y)
-        y = self._run(self.bottom, y)
-        for i in reversed(range(len(self.up))):
+        return self._run(self.bottom, y), skips
+
+    def _ascend(self, y: Tensor, skips: list[Tensor], *, to_level: int) -> Tensor:
+        """Features of a level from those of the coarsest."""
+        for i in reversed(range(to_level, len(skips))):
             y = F.pixel_shuffle(self.up[i](y), 2).contiguous(memory_format=torch.channels_last) + skips[i]
             y = self._run(self.decoder[i], y)
-        y = F.pixel_shuffle(self.output(self._run(self.refine, y)), self.config.stem)
-        residual = picture + y[:, : self.config.planes]
-        return torch.cat((residual, y[:, self.config.planes :]), 1) if self.config.uncertainty else residual
+        return y
 
     def _run(self, blocks: nn.Module, x: Tensor) -> Tensor:
         for block in blocks.children():
@@ -290,7 +318,7 @@ class RawRestormer(nn.Module):
 
 
 def mean_attention(network: RawRestormer, patches: Iterable[Tensor]) -> list[Tensor]:
-    """Mean attention matrix A of each MDTA over patches of a picture, in the order of the layers.
+    """Mean attention matrix A of each MDTA over patches of a picture, in the order of ``attention_layers``.
 
     Parameters
     ----------
@@ -300,22 +328,14 @@ def mean_attention(network: RawRestormer, patches: Iterable[Tensor]) -> list[Ten
     -------
     list of (1, heads, c, c) float32, c the channels of a head
     """
-    layers = _attention_layers(network)
-    for layer in layers:
-        layer.seen = []
-    try:
-        for patch in patches:
-            network(patch)
-        return [torch.cat(layer.seen).mean(0, keepdim=True) for layer in layers if layer.seen]
-    finally:
-        for layer in layers:
-            layer.seen = None
+    layers = zip(*(network.attention(patch) for patch in patches), strict=True)
+    return [torch.cat(matrices).mean(0, keepdim=True) for matrices in layers]
 
 
 @contextmanager
 def fixed_attention(network: RawRestormer, matrices: Sequence[Tensor]) -> Iterator[None]:
     """Inside, every MDTA uses its matrix of ``mean_attention``: a pixel depends on its neighborhood alone."""
-    layers = _attention_layers(network)
+    layers = network.attention_layers
     for layer, matrix in zip(layers, matrices, strict=True):
         layer.fixed = matrix
     try:
@@ -323,7 +343,3 @@ def fixed_attention(network: RawRestormer, matrices: Sequence[Tensor]) -> Iterat
     finally:
         for layer in layers:
             layer.fixed = None
-
-
-def _attention_layers(network: RawRestormer) -> list[MDTA]:
-    return [module for module in network.modules() if isinstance(module, MDTA)]

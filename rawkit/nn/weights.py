@@ -109,8 +109,8 @@ def load_network(path: Path | str) -> tuple[RawRestormer, dict[str, Any]]:
     try:
         config = RestormerConfig.from_dict(parse_json(header["config"]))
         about = dict(parse_json(header["about"]))
-        if max(*config.blocks, config.refinement) > len(tensors):
-            raise ValueError(f"{config.blocks} blocks and {config.refinement} more in {len(tensors)} tensors")
+        if sum((*config.encoder, config.bottom, *config.decoder)) > len(tensors):
+            raise ValueError(f"more blocks than there are tensors, {len(tensors)}")
         with torch.device("meta"):  # shapes without memory: a network of any size may be announced
             expected = RawRestormer(config).state_dict()
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError) as error:

@@ -361,13 +361,14 @@ class Denoiser:
             raise ValueError(
                 "chroma_strength needs a Bayer mosaic or a linear color image; this image is another kind."
             )
-        if isinstance(image, RawImage) and defects is not None:
-            image = image.with_signal(repair(image.signal(), defects, image.cfa.shape))
+        signal = image.signal()
         if isinstance(image, LinearImage):
             per_plane, noisy = params.for_planes(image.plane_phases), image.planes()
         else:
+            if defects is not None:
+                signal = repair(signal, defects, image.cfa.shape)
             per_plane = params.for_planes(canonical(image.cfa).plane_phases)
-            noisy = canonical_planes(image.signal(), image.cfa)
+            noisy = canonical_planes(signal, image.cfa)
         one = self._filter(bayer, linear)
 
         def at(strength: float) -> NDArray[np.float32]:
@@ -388,8 +389,9 @@ class Denoiser:
         if isinstance(image, LinearImage):
             pixels = image.from_planes(clean)
         else:
-            pixels = from_canonical_planes(clean, image.cfa, image.mosaic.shape)
-        return image.with_signal(_with_highlights(image, params, pixels)), check
+            pixels = from_canonical_planes(clean, image.cfa, signal.shape)
+        _put_highlights_back(pixels, signal, image, params)
+        return image.with_signal(pixels), check
 
 
 def _greens_swapped(params: NoiseParams) -> NoiseParams:
@@ -445,39 +447,43 @@ def _network_remainder(denoiser: Denoiser, strength: float) -> float:
     return float(min(1.0, np.var(left, dtype=np.float64) / np.var(field, dtype=np.float64)))
 
 
-def _with_highlights(image: RawImage | LinearImage, params: NoiseParams, clean: NDArray) -> NDArray[np.float32]:
-    """``clean`` with the clipped pixels of ``image`` put back (see module)."""
-    signal = image.signal()
+def _put_highlights_back(
+    clean: NDArray[np.float32], signal: NDArray[np.float32], image: RawImage | LinearImage, params: NoiseParams
+) -> None:
+    """Give the clipped pixels of ``image``, whose signal is ``signal``, their values back (see module), in place."""
     per_phase = params.for_planes(range(len(image.phases)))
-    span = image.white_level - np.asarray(image.black_level, np.float64)
-    sigma = np.sqrt(np.asarray(per_phase.variance(span.reshape(-1, 1, 1)), np.float64)).reshape(-1)
-    clipped = signal >= _per_pixel(image, (1 - CLIP_MARGIN) * span)
-    below_white = clean < _per_pixel(image, span - sigma * _CLIPPED_MEAN)
-    bright = clean > _per_pixel(image, span - sigma * _NOISE_REACH)
-    period = (1, 1) if isinstance(image, LinearImage) else image.cfa.shape
-    lifted = clipped & below_white & bright
-    lifted[lifted] = _surrounded(bright, np.nonzero(lifted), period)
-    return np.where(clipped & ~lifted, signal, clean)
+    span = (image.white_level - np.asarray(image.black_level, np.float64)).ravel()
+    sigma = np.sqrt(np.asarray(per_phase.variance(span.reshape(-1, 1, 1)), np.float64)).ravel()
+    least, white, bright = (
+        v.astype(np.float32)
+        for v in ((1 - CLIP_MARGIN) * span, span - sigma * _CLIPPED_MEAN, span - sigma * _NOISE_REACH)
+    )
+    where = np.nonzero(signal >= least.min())
+    if isinstance(image, LinearImage):
+        period, phase = (1, 1), where[2]
+    else:
+        period = image.cfa.shape
+        phase = image.cfa.phase_map[where[0] % period[0], where[1] % period[1]]
+    clipped = signal[where] >= least[phase]
+    where, phase = tuple(index[clipped] for index in where), phase[clipped]
+    estimate = clean[where]
+    lifted = (estimate < white[phase]) & (estimate > bright[phase])
+    candidates = tuple(index[lifted] for index in where)
+    lifted[lifted] = _surrounded(clean, candidates, bright[phase[lifted]], period)
+    kept = tuple(index[~lifted] for index in where)
+    clean[kept] = signal[kept]
 
 
-def _surrounded(mask: NDArray[np.bool_], where: tuple[NDArray, ...], period: tuple[int, int]) -> NDArray[np.bool_]:
-    """Whether ``mask`` holds at all eight neighbors of the same phase, for the pixels ``where``; outside it does."""
+def _surrounded(
+    clean: NDArray[np.float32], where: tuple[NDArray, ...], least: NDArray[np.float32], period: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Whether all eight neighbors of the same phase of the pixels ``where`` are above ``least``; outside they are."""
     rows, cols, *channel = where
     result = np.ones(rows.size, bool)
     for dy in (-period[0], 0, period[0]):
         for dx in (-period[1], 0, period[1]):
             y, x = rows + dy, cols + dx
-            inside = (y >= 0) & (y < mask.shape[0]) & (x >= 0) & (x < mask.shape[1])
+            inside = (y >= 0) & (y < clean.shape[0]) & (x >= 0) & (x < clean.shape[1])
             at = tuple(index[inside] for index in (y, x, *channel))
-            result[inside] &= mask[at]
+            result[inside] &= clean[at] > least[inside]
     return result
-
-
-def _per_pixel(image: RawImage | LinearImage, values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """One value per phase, spread to broadcast against the image's signal."""
-    if isinstance(image, LinearImage):
-        return values.astype(np.float32)
-    rows, cols = image.cfa.shape
-    height, width = image.mosaic.shape
-    period = values.astype(np.float32)[image.cfa.phase_map]
-    return np.tile(period, (-(-height // rows), -(-width // cols)))[:height, :width]

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from rawkit.devices import keep_freed_memory
 from rawkit.nn.raw_planes import LEVELS, electrons, network_input
 from rawkit.nn.restormer import RawRestormer, fixed_attention, mean_attention
 from rawkit.restore.tiling import Progress, map_tiles, tile_for_memory
@@ -47,6 +48,8 @@ class NetworkFilter:
     """
 
     def __init__(self, network: RawRestormer, device: torch.device) -> None:
+        if device.type == "cpu":
+            keep_freed_memory()
         self.half = device.type == "cuda"
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
         self.device = device

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rawkit.devices import pick_device
+from rawkit.devices import keep_freed_memory, pick_device
 from rawkit.errors import WeightsError
 from rawkit.nn.raw_planes import electrons, network_input
 from rawkit.nn.restormer import SIZES, RawRestormer, RestormerConfig
@@ -195,6 +195,7 @@ def train(
     out, where = Path(out), torch.device(pick_device(device))
     threads = torch.get_num_threads()
     if where.type == "cpu":
+        keep_freed_memory()
         torch.set_num_threads(1)  # two threads wait for each other longer than they work; start two processes
     team = Team.join(where)
     torch.manual_seed(recipe.seed)
