@@ -47,9 +47,30 @@ def test_colored_noise_is_noticed(scene):
     assert "correlated" in noise_check(blurred, clean, NoiseParams(K, V), white=WHITE).warning
 
 
-def test_nothing_is_said_without_flat_areas():
+def test_noise_that_was_left_in_is_noticed(scene):
+    """A profile with too small numbers leaves noise everywhere, so the denoised picture has no flat area at all."""
+    _, noisy = scene
+    check = noise_check(noisy, noisy, NoiseParams(K / 2, V / 2), white=WHITE)
+    # 400 blocks of 16 differences; the unflat ones among them add a little
+    assert check.ratio == pytest.approx(2.0, rel=0.1)
+    assert check.warning
+    assert check.correlation is None
+
+
+def test_nothing_is_said_about_texture():
+    """Detail of all sizes whose contrast changes from place to place, as foliage has, and noise below it."""
     rng = np.random.default_rng(1)
-    texture = (500 + 300 * rng.normal(size=(4, 64, 64))).clip(0).astype(np.float32)
-    check = noise_check(texture, texture, NoiseParams(K, V), white=WHITE)
+    texture = sum(2**s * gaussian_filter(rng.normal(size=(4, 128, 128)), (0, s, s)) for s in (0.5, 1, 2, 4))
+    contrast = np.exp(gaussian_filter(rng.normal(size=(4, 128, 128)), (0, 6, 6)) * 12)
+    clean = (800 + 80 * contrast * texture).clip(0)
+    noisy = (K * rng.poisson(clean / K) + rng.normal(0, V**0.5, clean.shape)).astype(np.float32)
+    check = noise_check(noisy, clean.astype(np.float32), NoiseParams(K, V), white=WHITE)
     assert check.ratio is None
     assert check.warning is None
+
+
+def test_a_picture_of_one_value_is_no_reason_to_stumble():
+    flat = np.zeros((4, 64, 64), np.float32)
+    check = noise_check(flat, flat, NoiseParams(K, V), white=WHITE)
+    assert check.ratio == 0.0
+    assert check.correlation is None
