@@ -444,6 +444,23 @@ def test_rewrite_changes_the_raw_data_and_nothing_else(tmp_path, layout):
     np.testing.assert_array_equal(read_raw(again).raster, expected)
 
 
+def test_a_short_value_behind_the_raw_data_is_not_cut_off(tmp_path):
+    source = tmp_path / "s.dng"
+    source_dng(source, raw_first=True, extra_first=[Entry.make(50730, SRATIONAL, [(1, 4)])])
+    data = bytearray(source.read_bytes())
+    tiff = TiffFile.parse(bytes(data))
+    first = tiff.ifd(tiff.first_offset)
+    directory_entry = first.offset + 2 + 12 * sorted(first.entries).index(50730)
+    data += bytes(len(data) % 2)
+    struct.pack_into("<I", data, directory_entry + 8, len(data))
+    data += first.entries[50730].data  # 8 bytes at the end of the file
+    source.write_bytes(data)
+    image = read_raw(source)
+    write_dng(image, tmp_path / "t.dng", source=source)
+    assert raw_ifd(tmp_path / "t.dng")[0].get(50730) == (0.25,)
+    np.testing.assert_array_equal(read_raw(tmp_path / "t.dng").raster, image.raster)
+
+
 @pytest.mark.parametrize("copies", [1, 3], ids=["one pair", "a pair per plane"])
 @pytest.mark.parametrize("order", "<>")
 def test_both_copies_of_the_noise_profile_tell_the_truth(tmp_path, copies, order):

@@ -20,12 +20,16 @@ _POINTERS = (34665, 34853, 40965)  # EXIF, GPS, interoperability directories
 def other_extents(tiff: TiffFile, own: Sequence[Ifd], pictures: Sequence[Ifd] = ()) -> list[tuple[int, int]]:
     """Every known extent that does not belong to the directories ``own`` or to the pixels of ``pictures``."""
     mine, replaced = {ifd.offset for ifd in own}, {ifd.offset for ifd in pictures}
-    todo = [ifd for ifd, _ in directories(tiff) if ifd.offset not in mine]
+    others = [ifd for ifd, _ in directories(tiff) if ifd.offset not in mine]
+    todo, seen = [*own, *others], {*mine, *(ifd.offset for ifd in others)}
+    while todo:  # the interoperability directory hangs on EXIF's, EXIF's on an image's
+        parent = todo.pop()
+        for offset in (o for tag in _POINTERS for o in parent.whole_numbers(tag)[:1] if o and o not in seen):
+            seen.add(offset)
+            others.append(tiff.ifd(offset))
+            todo.append(others[-1])
     extents = [(0, 8)]
-    for parent in [*own, *todo]:
-        for tag in _POINTERS:
-            todo += [tiff.ifd(offset) for offset in parent.whole_numbers(tag)[:1] if offset]
-    for ifd in todo:
+    for ifd in others:
         extents += [(ifd.offset, directory_end(tiff, ifd)), *long_values(ifd.entries.values())]
         extents += [] if ifd.offset in replaced else data_extents(ifd)
     return extents
@@ -44,7 +48,15 @@ class Space:
 
     @classmethod
     def freed(cls, source: bytes, own: list[tuple[int, int]], others: list[tuple[int, int]]) -> Space:
-        """Zero the ranges in ``own`` that nobody else uses; a range at the file's end is cut off."""
+        """Zero the ranges in ``own`` that nobody else uses; a range at the file's end is cut off.
+
+        Examples
+        --------
+        >>> Space.freed(bytes(100), [(50, 90)], [(10, 20)])  # doctest: +ELLIPSIS
+        Space(data=bytearray(...), ranges=[])
+        >>> Space.freed(bytes(100), [(50, 90)], [(92, 100)]).ranges
+        [[50, 90]]
+        """
         mine = [r for r in sorted(own) if not _overlaps(r, others)]
         free: list[list[int]] = []
         for start, end in mine:
@@ -56,7 +68,8 @@ class Space:
         data = bytearray(source)
         for start, end in free:
             data[start:end] = bytes(end - start)
-        if free and len(source) - free[-1][1] <= _GAP:
+        end = len(source)
+        if free and end - free[-1][1] <= _GAP and not _overlaps((free[-1][1], end), others):
             del data[free.pop()[0] :]
         return cls(data, free)
 
@@ -67,6 +80,7 @@ class Space:
         return at
 
     def reserve(self, size: int, align: int) -> int:
+        """Position of ``size`` bytes that nobody else uses from now on, a multiple of ``align``."""
         for r in self.ranges:
             start = r[0] + -r[0] % align
             if start + size <= r[1]:
