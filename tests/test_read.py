@@ -468,15 +468,50 @@ def test_planes_of_different_white_level_are_refused(tmp_path):
         read_raw(make_dng.write(tmp_path, samples((8, 8, 3)), cfa=None, raw_tags=tags))
 
 
-@pytest.mark.parametrize("white", [(1, 60), (0, 1), (3, 2)])
+@pytest.mark.parametrize("white", [(1, 60), (0, 1), (3, 2), (1, 0), (0, 0)])
 def test_a_white_level_that_is_no_whole_number_is_refused(tmp_path, white):
     tags = [Entry.make(50717, RATIONAL, [white])]
     with pytest.raises(UnsupportedRawError, match="whole number"):
         read_raw(make_dng.write(tmp_path, samples((8, 8)), raw_tags=tags))
 
 
+@pytest.mark.parametrize("repeat", [[60000, 60000], [65, 1], [0, 1]])
+def test_a_black_level_of_endless_period_takes_no_memory(tmp_path, repeat):
+    # One value stands for all of the period: 60000 x 60000 of them would be 29 GB.
+    tags = [Entry.make(50713, SHORT, repeat), Entry.make(50714, SHORT, 64)]
+    path = make_dng.write(tmp_path, samples((8, 8)), raw_tags=tags)
+    with pytest.raises(MetadataError, match="--black-level"):
+        read_raw(path)
+    assert read_raw(path, black_level=64).black_level == (64, 64, 64, 64)
+
+
+def test_what_is_stated_stands_in_for_levels_that_make_no_sense(tmp_path):
+    raster, nothing = samples((8, 8), top=900), [(0, 0)]
+    path = make_dng.write(tmp_path, raster, raw_tags=[Entry.make(50714, RATIONAL, nothing)])
+    with pytest.raises(MetadataError, match="--black-level"):
+        read_raw(path)
+    image = read_raw(path, black_level=(1, 2, 3, 4))
+    assert image.black_level == (1, 2, 3, 4)
+    path = make_dng.write(tmp_path, raster, raw_tags=[Entry.make(50717, RATIONAL, nothing)])
+    assert read_raw(path, white_level=1000).white_level == 1000
+    color = [Entry.make(50714, RATIONAL, nothing), Entry.make(50717, LONG, [1000, 1100, 1200])]
+    path = make_dng.write(tmp_path, samples((8, 8, 3), top=900), cfa=None, raw_tags=color)
+    image = read_raw(path, black_level=(1, 2, 3), white_level=1000)
+    assert (image.black_level, image.white_level) == ((1, 2, 3), 1000)
+
+
+@pytest.mark.parametrize("sides", [(-2, -2), (-1, -4), (0, 0)])
+def test_a_cfa_of_negative_size_is_refused(tmp_path, sides):
+    signed_short = 8
+    dim = Entry(33421, signed_short, 2, struct.pack("<2h", *sides))
+    with pytest.raises(UnsupportedRawError, match="CFAPattern"):
+        read_raw(make_dng.write(tmp_path, samples((8, 8)), raw_tags=[dim]))
+
+
 def test_levels_must_make_sense(tmp_path):
     path = make_dng.write(tmp_path, samples((8, 8)))
+    with pytest.raises(MetadataError, match="--black-level"):
+        read_raw(path, black_level=float("nan"))
     with pytest.raises(MetadataError, match="--black-level"):
         read_raw(path, black_level=70000)
     with pytest.raises(MetadataError, match="--white-level"):

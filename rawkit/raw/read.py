@@ -41,6 +41,7 @@ from rawkit.raw.tiff import Ifd, TiffFile
 
 _CFA_LETTERS = "RGBCMYW"  # values of CFAPattern (TIFF/EP)
 _D65 = 21  # EXIF light source of LibRaw's matrix
+_LONGEST_BLACK_PERIOD = 64  # rows or columns of a repeating black level; cameras have at most 6
 _TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEADLESS_SUFFIXES = (".tif", ".tiff")
 # LibRaw's flip -> EXIF orientation
@@ -169,14 +170,13 @@ def _read_dng(path: Path, file: TiffFile, **overrides: Any) -> RawImage | Linear
     first, raw = directory.first, directory.ifd
     layout = dng_pixels.Layout.from_ifd(raw, len(file.data))
     area = _active_area(raw, layout.height, layout.width)
-    black = _dng_black(raw, layout.samples, area)
-    white = _dng_white(raw, layout)
     is_cfa = raw.first(262) == CFA_PHOTOMETRIC
     if is_cfa and layout.samples != 1:
         raise UnsupportedRawError(f"a mosaic of {layout.samples} samples per pixel.")
     pattern = overrides["cfa"]
     if is_cfa and pattern is None:
         pattern = _dng_cfa(raw)
+    black, white = _dng_levels(raw, layout, area, pattern, overrides)
     raster = dng_pixels.decode(file.data, raw)
     mismatch = digest_mismatch(file, directory, raster)
     metadata = replace(
@@ -226,12 +226,47 @@ def _active_area(raw: Ifd, height: int, width: int) -> tuple[int, int, int, int]
     return top, left, bottom, right
 
 
+def _dng_levels(
+    raw: Ifd,
+    layout: dng_pixels.Layout,
+    area: tuple[int, int, int, int],
+    pattern: str | CFA | None,
+    overrides: dict[str, Any],
+) -> tuple[BlackLevel, float]:
+    """Recorded black and white level; one that makes no sense is replaced by what is stated, if anything is.
+
+    Levels that make sense are overridden only at the end: the curves of lossy files refer to the recorded ones.
+    """
+    stated_black, stated_white = overrides["black_level"], overrides["white_level"]
+    try:
+        black = _dng_black(raw, layout.samples, area)
+    except RawkitError:
+        if stated_black is None:
+            raise
+        if layout.samples == 1:
+            black = _stated_black(stated_black, _parse_cfa(pattern or CFA.mono()))
+        else:
+            black = _stated_plane_black(stated_black, layout.samples)
+    try:
+        white = _dng_white(raw, layout)
+    except RawkitError:
+        if stated_white is None:
+            raise
+        white = float(stated_white)
+    return black, white
+
+
 def _dng_black(raw: Ifd, samples: int, area: tuple[int, int, int, int]) -> BlackLevel:
     """BlackLevel, BlackLevelDeltaH and BlackLevelDeltaV; what is absent is 0 (DNG, chapter 4)."""
     repeat = integers(raw, 50713, (1, 1))
     values = np.array(numbers(raw, 50714, (0.0,)), np.float64)
-    if not np.isfinite(values).all() or len(repeat) != 2 or min(repeat) < 1:
+    if not np.isfinite(values).all():
         raise MetadataError(f"BlackLevel is not a number; {_supply('black level')}.")
+    if len(repeat) != 2 or not 1 <= min(repeat) <= max(repeat) <= _LONGEST_BLACK_PERIOD:
+        raise MetadataError(
+            f"BlackLevelRepeatDim is {repeat[:4]}, two numbers from 1 to {_LONGEST_BLACK_PERIOD} are needed; "
+            f"{_supply('black level')}."
+        )
     rows, cols = repeat
     if values.size == 1:
         values = np.repeat(values, rows * cols * samples)
@@ -261,11 +296,11 @@ def _dng_white(raw: Ifd, layout: dng_pixels.Layout) -> float:
     if len(levels) != 1:
         raise UnsupportedRawError(
             f"the planes have different white levels ({', '.join(f'{v:g}' for v in sorted(levels))}); "
-            "rawkit needs one for all."
+            f"rawkit needs one for all, {_supply('white level')}."
         )
     white = levels.pop()
-    if white != round(white) or white < 1:
-        raise UnsupportedRawError(f"white level {white:g}; a DNG has a whole number from 1.")
+    if not white.is_integer() or white < 1:
+        raise UnsupportedRawError(f"white level {white:g}; a DNG has a whole number from 1, {_supply('white level')}.")
     return white
 
 
@@ -275,7 +310,7 @@ def _dng_cfa(raw: Ifd) -> CFA:
     shape, values = integers(raw, 33421), integers(raw, 33422)
     if len(shape) != 2 or not values:
         raise MetadataError(f"the file has no CFAPattern; {_supply('CFA')}.")
-    if len(values) != shape[0] * shape[1]:
+    if min(shape) < 1 or len(values) != shape[0] * shape[1]:
         raise UnsupportedRawError(f"CFAPattern has {len(values)} values for {shape[0]}x{shape[1]} sites.")
     letters = "".join(_CFA_LETTERS[v] if 0 <= v < len(_CFA_LETTERS) else "?" for v in values)
     return _known_cfa(letters, shape)
@@ -483,10 +518,7 @@ def _linear_image(
         raise MetadataError("this file is demosaiced: it has no CFA, leave out --cfa.")
     stated = overrides["black_level"]
     if stated is not None:
-        values = np.atleast_1d(np.asarray(stated, np.float64))
-        if values.size not in (1, pixels.shape[2]):
-            raise MetadataError(f"{values.size} black levels for an image of {pixels.shape[2]} planes.")
-        black = BlackLevel(np.broadcast_to(values, (1, 1, pixels.shape[2])).copy())
+        black = _stated_plane_black(stated, pixels.shape[2])
     white = float(overrides["white_level"]) if overrides["white_level"] is not None else white
     _check_levels(black, white)
     return LinearImage(pixels=pixels, black=black, white_level=white, metadata=_with_iso(metadata, overrides["iso"]))
@@ -508,6 +540,13 @@ def _stated_black(stated: float | Sequence[float], cfa: CFA) -> BlackLevel:
         raise MetadataError(str(error)) from error
 
 
+def _stated_plane_black(stated: float | Sequence[float], planes: int) -> BlackLevel:
+    values = np.atleast_1d(np.asarray(stated, np.float64))
+    if values.size not in (1, planes):
+        raise MetadataError(f"{values.size} black levels for an image of {planes} planes.")
+    return BlackLevel(np.broadcast_to(values, (1, 1, planes)).copy())
+
+
 def _with_iso(metadata: Metadata, iso: float | None) -> Metadata:
     if iso is None:
         return metadata
@@ -518,7 +557,7 @@ def _with_iso(metadata: Metadata, iso: float | None) -> Metadata:
 
 def _check_levels(black: BlackLevel, white: float) -> None:
     highest = float(np.max(black.pattern))
-    if not np.isfinite(white) or white <= highest:
+    if not np.isfinite(np.append(black.pattern, white)).all() or white <= highest:
         raise MetadataError(
             f"the white level {white:g} is not above the black level {highest:g}; "
             f"{_supply('black level')} and {_HOW['white level']}."
