@@ -29,6 +29,7 @@ from rawkit.raw.tiff import (
     serialize_ifd,
 )
 from rawkit.sensor.params import NoiseParams
+from tests import make_dng
 
 XTRANS = CFA.xtrans("GBGGRGRGRBGBGBGGRGGRGGBGBGBRGRGRGGBG")
 PHASES = ["RGGB", "GRBG", "GBRG", "BGGR"]
@@ -522,6 +523,26 @@ def test_transparency_mask_stays_and_counts_in_the_digest(tmp_path):
     one_cell = hashlib.md5(hashlib.md5(mask.tobytes()).digest()).digest()
     joined = new_raw_image_digest(image.raster) + one_cell
     assert bytes(first.get(51111)) == hashlib.md5(joined).digest()
+
+
+def test_black_deltas_are_scaled_where_no_black_level_is_recorded(tmp_path):
+    deltas = [Entry.make(50715, SRATIONAL, [(k, 8) for k in range(30)]), Entry.make(50717, LONG, 4000)]
+    source = make_dng.write(tmp_path, mosaic((24, 30), 11) + np.uint16(4), name="s.dng", raw_tags=deltas)
+    image = read_raw(source)
+    written = write_dng(image.with_signal(image.signal()), tmp_path / "t.dng", source=source)
+    back = read_raw(tmp_path / "t.dng")
+    assert written.scale == 4
+    step = 1 / 4  # DN, of a stored sample; half of it is lost by rounding
+    np.testing.assert_allclose(back.signal() / written.scale, image.signal(), atol=step / 2)
+
+
+@pytest.mark.parametrize("pattern", ["RGGB", "GGGG"])
+def test_a_mosaic_read_as_monochrome_is_written_back(tmp_path, pattern):
+    source = make_dng.write(tmp_path, mosaic((24, 30)), name="s.dng", cfa=pattern)
+    image = read_raw(source, cfa="MONO")
+    write_dng(image, tmp_path / "t.dng", source=source)
+    np.testing.assert_array_equal(libraw(tmp_path / "t.dng")[0], image.raster)
+    assert raw_ifd(tmp_path / "t.dng")[1].get(33422) == raw_ifd(source)[1].get(33422)
 
 
 def test_opcodes_stay(tmp_path):

@@ -45,7 +45,7 @@ from rawkit.raw.image import AnyRaw, RawImage
 from rawkit.raw.tiff import BYTE, LONG, UNDEFINED, ByteOrder, Entry, Ifd, TiffFile, serialize_ifd
 
 _BACKWARD_VERSION, _TILE_OFFSETS = 50707, 324
-_BLACK, _WHITE, _CFA_DIM, _CFA_PATTERN = 50714, 50717, 33421, 33422
+_BLACK_DIM, _BLACK, _WHITE, _CFA_DIM, _CFA_PATTERN = 50713, 50714, 50717, 33421, 33422
 _NEW_DIGEST, _OLD_DIGEST, _UNIQUE_ID = 51111, 50972, 50781
 _NOISE_PROFILE, _NOISE_REDUCTION_APPLIED = 51041, 50935
 _LINEARIZATION, _OPCODE_LIST_2 = 50712, 51009
@@ -166,14 +166,16 @@ def _level_entries(image: AnyRaw, raster: StoredRaster, raw: Ifd, order: ByteOrd
     for tag in (50715, 50716):
         if tag in raw and tag not in black:  # no deltas any more
             black[tag] = Entry.make(tag, raw.entries[tag].type, [(0, 1)] * raw.entries[tag].count, order)
-    unset = _BLACK not in raw and not np.any(image.black.pattern)
-    if not unset and any(raw.get(t) != e.values(order) for t, e in black.items()):
+    if _BLACK not in raw and not np.any(image.black.pattern):  # 0 where there is none (DNG, chapter 4)
+        black = {tag: entry for tag, entry in black.items() if tag not in (_BLACK, _BLACK_DIM)}
+    if any(raw.get(t) != e.values(order) for t, e in black.items()):
         entries += black.values()
     white = [round(w * raster.scale) for w in raw.get(_WHITE) if image.white_level in raw.get(_WHITE)]
     white = white or [raster.white_level] * planes
     if raw.get(_WHITE) != tuple(white):
         entries.append(Entry.make(_WHITE, LONG, white, order))
-    if isinstance(image, RawImage) and raw.first(262) == CFA_PHOTOMETRIC:
+    # An image without colors leaves the source's array alone: DNG has no letter for "no filter".
+    if isinstance(image, RawImage) and image.cfa.shape != (1, 1) and raw.first(262) == CFA_PHOTOMETRIC:
         dim, pattern = cfa_entries(image, order)
         if raw.get(_CFA_DIM) != dim.values(order) or raw.get(_CFA_PATTERN) != pattern.values(order):
             entries += [dim, pattern]
