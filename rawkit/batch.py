@@ -93,7 +93,10 @@ def find_inputs(paths: Iterable[Path], *, recursive: bool = False, also: Collect
             matches = sorted(glob.glob(str(path), recursive=recursive))
             if not matches:
                 raise ValueError(f"{path} is not there.")
-            found += find_inputs([Path(m) for m in matches if not Path(m).is_dir()])
+            files = [Path(match) for match in matches if not Path(match).is_dir()]
+            if not files:
+                raise ValueError(f"{path} fits folders only; give the folders themselves, or their files ({path}/*).")
+            found += map(Input, files)
     return list({item.path: item for item in found}.values())
 
 
@@ -242,7 +245,7 @@ def _explained(error: Exception, source: Path) -> Exception:
 
 
 def read_records(folder: Path) -> dict[str, Record]:
-    """The last record of every output in a folder; lines cut by a crash are passed over."""
+    """The last record of every output in a folder; lines cut by a crash, or that no run wrote, are passed over."""
     try:
         lines = (folder / RECORD_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -251,9 +254,10 @@ def read_records(folder: Path) -> dict[str, Record]:
     for line in lines:
         try:
             record = Record(**json.loads(line))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue
-        found[record.output] = record
+        if isinstance(record.output, str) and isinstance(record.parameters, dict):
+            found[record.output] = record
     return found
 
 

@@ -45,6 +45,17 @@ class OutputExistsError(RawkitError):
     """The output is there already and nobody asked to replace it."""
 
 
+def of_system(error: OSError) -> str:
+    """One line about an error of the operating system: the file and the reason.
+
+    Examples
+    --------
+    >>> of_system(FileNotFoundError(2, "No such file or directory", "a.dng"))
+    'a.dng: No such file or directory'
+    """
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+
+
 def own_fault(error: Exception) -> str:
     """One line about an exception that is a mistake of ours: what, where, and that we want to know of it."""
     place = error.__traceback__

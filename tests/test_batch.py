@@ -111,6 +111,17 @@ def test_a_record_cut_by_a_crash_does_not_spoil_the_next(tmp_path):
     assert len(record.read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize("change", [{"output": []}, {"parameters": 5}, {"parameters": [["strength"]]}])
+def test_a_record_that_no_run_wrote_is_passed_over(tmp_path, change):
+    jobs = jobs_of(tmp_path / "in", ["a"])
+    run(jobs)
+    record = tmp_path / "out" / RECORD_NAME
+    made = json.loads(record.read_text())
+    record.write_text("[" * 100_000 + "\n" + json.dumps({**made, **change}) + "\n")
+    assert read_records(tmp_path / "out") == {}
+    assert [r["status"] for r in run(jobs)] == ["skipped"]
+
+
 def test_accidents_cost_their_own_files(tmp_path):
     """A crash, a crash after writing, a hang, a mistake of ours and a bad file, amid good ones, on two workers."""
     texts = ["a", "kill", "b", "hang", "late", "odd", "c", "bad", "d"]
@@ -143,6 +154,8 @@ def test_inputs_of_folders_and_patterns(tmp_path):
         find_inputs([tmp_path / "z*.dng"])
     with pytest.raises(ValueError, match="holds no files of"):
         find_inputs([_empty(tmp_path)])
+    with pytest.raises(ValueError, match="fits folders only"):
+        find_inputs([tmp_path / "su*"])
 
 
 def _empty(folder):

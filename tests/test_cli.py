@@ -1,8 +1,12 @@
 """The command line as a user meets it: one-line errors, exit codes, machine-readable output."""
 
+import contextlib
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +14,14 @@ from synthetic import expose
 
 from rawkit.raw.dng import write_dng
 from rawkit.raw.image import CFA, BlackLevel, Metadata, RawImage
+from rawkit.resources import bundled_profiles
 
 CLASSICAL = ("--model", "classical")  # starts without PyTorch
 
 
-def rawkit(*arguments, cwd=None):
+def rawkit(*arguments, cwd=None, env=None):
     command = [sys.executable, "-m", "rawkit.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
 
 
 def one_line(run, code):
@@ -287,3 +292,111 @@ def test_a_mistake_of_ours_is_one_line_and_can_be_traced(monkeypatch, capsys):
     monkeypatch.setenv("RAWKIT_DEBUG", "1")
     with pytest.raises(KeyError):
         cli.main()
+
+
+def test_what_a_file_says_of_itself_is_shown_as_it_is(dng, tmp_path):
+    """No markup in a camera's name or a file's: the first would end the command, the others change what is shown."""
+    from dataclasses import replace
+
+    from rawkit.raw.read import read_raw
+
+    image = read_raw(dng)
+    odd = replace(image, metadata=replace(image.metadata, model="x[/b] [red]", source=None))
+    write_dng(odd, tmp_path / "a:cat:.dng")
+    run = rawkit("inspect", tmp_path / "a:cat:.dng")
+    assert run.returncode == 0, run.stderr
+    assert "x[/b] [red]" in run.stdout
+    assert "a:cat:.dng" in run.stdout
+
+
+def test_a_name_that_is_no_text_does_not_end_a_batch(dng, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in (b"a.dng", b"b\xff.dng", b"c.dng"):
+        Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/" + name)).write_bytes(dng.read_bytes())
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as in most languages' settings
+    run = rawkit("denoise", tmp_path / "in", *CLASSICAL, "-o", tmp_path / "out", env=strict)
+    assert run.returncode == 0, run.stderr
+    assert "3 denoised" in run.stdout
+
+
+def test_json_has_no_numbers_that_json_does_not_know():
+    from rawkit.cli.output import to_json
+
+    text = to_json({"a": [float("nan"), 1.5], "b": np.array([np.inf, 2]), "c": (np.float32("nan"), np.bool_(True))})
+    known = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert known == {"a": [None, 1.5], "b": [None, 2.0], "c": [None, True]}
+
+
+def test_errors_of_the_system_are_told_as_such(dng, tmp_path):
+    """Names that are too long, a log that is a folder: not mistakes of ours, and nothing is begun."""
+    long = "a" * 300
+    for command in ("inspect", "denoise"):
+        assert "File name too long" in one_line(rawkit(command, long), 2)
+    assert "Is a directory" in one_line(rawkit("denoise", dng, *CLASSICAL, "-o", tmp_path / "o", "--log", tmp_path), 2)
+    assert not (tmp_path / "o").exists()
+
+
+def test_options_that_would_be_ignored_are_refused(dng, tmp_path):
+    denoise, synthesize = ("denoise", dng, *CLASSICAL), ("synthesize", dng, "--iso", 800)
+    for limit in ("inf", "nan", "0"):
+        assert "positive number" in one_line(rawkit(*denoise, "--memory", limit), 2)
+        assert "positive number" in one_line(rawkit(*denoise, "--time-limit", limit), 2)
+    assert "--workers" in one_line(rawkit(*denoise, "--cluster", "tcp://127.0.0.1:9", "--workers", 2), 2)
+    assert "data sets" in one_line(rawkit(*synthesize, "--verify"), 2)
+    data_set = ("synthesize", dng.parent, "--iso", 800, "--count", 2, "-o", tmp_path / "set")
+    assert "--recursive" in one_line(rawkit(*data_set, "--recursive"), 2)
+    profile = next(p for p in bundled_profiles())
+    export = ("profiles", "export", profile, "--format")
+    assert "leave -o out" in one_line(rawkit(*export, "dng", "--iso", 800, "-o", tmp_path / "tag.txt"), 2)
+    assert "--iso" in one_line(rawkit(*export, "csv", "--iso", 800, "-o", tmp_path / "p.csv"), 2)
+    assert "--input" in one_line(rawkit("demo", "--camera", "Sony ILCE-7SM2", "-o", tmp_path / "demo"), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals")
+def test_lines_under_a_bar_stand_alone(dng, tmp_path):
+    """On a terminal the bar is gone while a line is printed: as the terminal shows it, no line holds both."""
+    import pty
+
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        (tmp_path / "in" / f"{name}.dng").write_bytes(dng.read_bytes())
+    command = [
+        sys.executable,
+        "-m",
+        "rawkit.cli",
+        "denoise",
+        str(tmp_path / "in"),
+        *CLASSICAL,
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(sys.executable, command, {**os.environ, "TERM": "xterm", "COLUMNS": "250"})
+    shown = b""
+    with contextlib.suppress(OSError):  # the end
+        while part := os.read(terminal, 65536):
+            shown += part
+    assert os.waitpid(child, 0)[1] == 0
+    assert b"denoising" in shown  # there was a bar
+    for line in screen(shown.decode()):
+        assert not ("denoising" in line and "->" in line), line
+
+
+def screen(text):
+    """What a terminal shows of a text that moves its cursor up and erases lines."""
+    lines, row, column = {}, 0, 0
+    for code, character in re.findall(r"\x1b\[\??(\d*[A-Za-z])|(.)", text, re.DOTALL):
+        if code.endswith("A"):
+            row -= int(code[:-1] or 1)
+        elif code.endswith("K"):
+            lines[row] = ""
+        elif character == "\r":
+            column = 0
+        elif character == "\n":
+            row += 1
+        elif character:
+            line = lines.get(row, "").ljust(column)
+            lines[row], column = line[:column] + character + line[column + 1 :], column + 1
+    return lines.values()

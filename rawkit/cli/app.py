@@ -21,7 +21,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        out.print(rawkit.__version__, highlight=False)
+        out.print(rawkit.__version__)
         raise typer.Exit
 
 

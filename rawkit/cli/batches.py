@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 import os
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rawkit.cli.output import USAGE, batch_bar, plain, stop, tell_trouble
+from rawkit.cli.output import USAGE, batch_bar, stop, tell_trouble, to_json
+from rawkit.errors import of_system
 
 if TYPE_CHECKING:
     from rawkit.batch import Input, Job
@@ -30,6 +31,8 @@ def inputs_or_stop(files: list[Path], *, recursive: bool, also: Collection[str] 
         return find_inputs(files, recursive=recursive, also=also)
     except ValueError as error:
         stop(str(error), USAGE)
+    except OSError as error:
+        stop(of_system(error), USAGE)
 
 
 def jobs_for(inputs: Sequence[Input], output: Path | None, name: Callable[[Path], str]) -> list[Job]:
@@ -64,11 +67,16 @@ class BatchOptions:
     ) -> None:
         if cluster is not None and "://" not in cluster:
             stop(f"--cluster takes the address of a Dask scheduler as tcp://HOST:PORT, found {cluster}.", USAGE)
-        if not time_limit > 0 or (memory is not None and not memory > 0):
-            stop("--time-limit and --memory take positive numbers.", USAGE)
+        for name, value in (("time-limit", time_limit), ("memory", memory)):
+            if value is not None and not 0 < value < math.inf:
+                stop(f"--{name} takes a positive number, found {value:g}.", USAGE)
+        if cluster is not None and (workers, time_limit, memory) != (None, TIME_LIMIT, None):
+            stop(
+                "--workers, --time-limit and --memory are of this computer; a cluster's workers have their own.", USAGE
+            )
         self.workers, self.gpus = workers or max(1, len(gpus)), gpus
         self.cluster, self.time_limit, self.log = cluster, time_limit, log
-        self.memory = None if memory is None else int(memory * _GIGABYTE)
+        self.memory = None if memory is None else math.ceil(memory * _GIGABYTE)
 
     def is_single(self, count: int) -> bool:
         """One file on this computer: it is told of as it goes, not as part of a batch."""
@@ -112,20 +120,25 @@ class BatchOptions:
     ) -> list[dict[str, Any]]:
         """All results, each logged and told as it comes, under a bar that is called ``text``."""
         results = []
-        with batch_bar(text, count, quiet=as_json or self.is_single(count)) as advance, closing(outcomes):
+        log = self._opened_log()
+        with batch_bar(text, count, quiet=as_json or self.is_single(count)) as advance, closing(outcomes), log as lines:
             for result in outcomes:
                 results.append(result)
-                self._note(result)
+                if lines is not None:
+                    time = datetime.now(UTC).isoformat(timespec="seconds")
+                    lines.write(to_json({"time": time, **result}) + "\n")
                 advance()
                 tell_trouble(result)
                 if not as_json:
                     tell(result)
         return results
 
-    def _note(self, result: dict[str, Any]) -> None:
-        """Add a line to the log."""
-        if self.log is not None:
+    def _opened_log(self) -> AbstractContextManager[TextIO | None]:
+        """The log, to add lines to, before the first file is worked on."""
+        if self.log is None:
+            return nullcontext()
+        try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.log, "a", encoding="utf-8") as file:
-                time = datetime.now(UTC).isoformat(timespec="seconds")
-                file.write(json.dumps({"time": time, **result}, default=plain) + "\n")
+            return open(self.log, "a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            stop(f"the log cannot be written: {of_system(error)}", USAGE)

@@ -46,10 +46,10 @@ from rawkit.cli.output import (
     USAGE,
     finish,
     out,
-    plain,
     print_json,
     progress_bar,
     stop,
+    to_json,
 )
 from rawkit.errors import RawkitError
 from rawkit.parallel import DIED, Limits, map_files, physical_memory, relayed
@@ -133,15 +133,15 @@ def inspect(
     for key, value in facts.items():
         if key in ("noise", "noise_missing", "make", "model") or value in (None, [], {}, ()):
             continue
-        table.add_row(key.replace("_", " "), json.dumps(value, default=plain) if not isinstance(value, str) else value)
+        table.add_row(key.replace("_", " "), to_json(value) if not isinstance(value, str) else value)
     if meta.iso is None:
         table.add_row("iso", "not recorded; supply it with --iso N")
     out.print(table)
     if facts["noise"] is None:
-        out.print(f"noise: {facts['noise_missing']}", markup=False, highlight=False)
+        out.print(f"noise: {facts['noise_missing']}")
         return
     noise = facts["noise"]
-    out.print(f"noise: {noise['description']}", markup=False, highlight=False)
+    out.print(f"noise: {noise['description']}")
     for phase, gain, var in zip(noise["phases"], noise["system_gain"], noise["read_var"], strict=True):
         out.print(f"  {phase:<2}  K = {gain:.5g} DN/e-   read noise = {var**0.5:.4g} DN = {var**0.5 / gain:.3g} e-")
 
@@ -177,7 +177,7 @@ def gain(
     if as_json:
         print_json(numbers)
     else:
-        out.print("ISO {iso:g} = {multiple:g}x = {db:.2f} dB = {stops:.4g} stops".format(**numbers), highlight=False)
+        out.print("ISO {iso:g} = {multiple:g}x = {db:.2f} dB = {stops:.4g} stops".format(**numbers))
 
 
 @app.command()
@@ -228,17 +228,17 @@ def calibrate(
                           f"{params.read_var_se[p] / (2 * v**0.5):.2g}", f"{v**0.5 / k:.3f}")  # fmt: skip
     out.print(table)
     for number, verdict in found.document["verdicts"].items():
-        out.print(f"ISO {number}: {verdict}", markup=False, highlight=False)
+        out.print(f"ISO {number}: {verdict}")
     for phase, figures in found.reports.items():
         emva_table = Table("EMVA 1288", "value", "+-", "unit", title=f"phase {phase}, {figures.convention}", box=None)
         for figure in figures.figures.values():
             emva_table.add_row(figure.name, f"{figure.value:.6g}", f"{figure.se:.2g}", figure.unit)
         out.print(emva_table)
         for remark in figures.remarks:
-            out.print(f"EMVA 1288: {remark}", markup=False, highlight=False)
+            out.print(f"EMVA 1288: {remark}")
     for path, why in found.document["left_out"]:
-        out.print(f"left out: {Path(path).name}: {why}", markup=False, highlight=False)
-    out.print(f"{output} written: {found.camera}, {found.frames} frames", markup=False, highlight=False)
+        out.print(f"left out: {Path(path).name}: {why}")
+    out.print(f"{output} written: {found.camera}, {found.frames} frames")
 
 
 @dataclass(frozen=True)
@@ -338,7 +338,7 @@ def estimate(
     def tell(result: dict[str, Any]) -> None:
         if result["status"] == "done":
             if not alone:
-                out.print(f"{Path(result['input']).name}:", markup=False, highlight=False)
+                out.print(f"{Path(result['input']).name}:")
             _tell_estimate(estimates.pop(result["input"]))
 
     results = batch.collect(outcomes(), len(inputs), text="estimating", as_json=as_json, tell=tell)
@@ -386,7 +386,7 @@ def profiles_list(as_json: JsonFlag = False) -> None:
         isos = row["isos"]
         table.add_row(row["kind"], row["camera"], f"{len(isos)}: {isos[0]:g} to {isos[-1]:g}", Path(row["path"]).name)
     out.print(table)
-    out.print(f"your own profiles go into {library_folder()}", markup=False, highlight=False)
+    out.print(f"your own profiles go into {library_folder()}")
 
 
 @profiles.command("show")
@@ -422,7 +422,7 @@ def profiles_show(
     if as_json:
         print_json(rows)
         return
-    out.print(f"{profile.name}, {profile.cfa or 'CFA not recorded'}, {profile.bit_depth} bits", highlight=False)
+    out.print(f"{profile.name}, {profile.cfa or 'CFA not recorded'}, {profile.bit_depth} bits")
     table = Table("ISO", "phase", "K [DN/e-]", "read noise [DN]", "[e-]", "", box=None, pad_edge=False)
     for row in rows:
         noise_e = row["read_noise"] / row["system_gain"]
@@ -430,7 +430,7 @@ def profiles_show(
                       f"{noise_e:.3g}", row["origin"])  # fmt: skip
     out.print(table)
     if profile.noise.gain_switches:
-        out.print("gain switches at ISO " + ", ".join(f"{s:g}" for s in profile.noise.gain_switches), highlight=False)
+        out.print("gain switches at ISO " + ", ".join(f"{s:g}" for s in profile.noise.gain_switches))
 
 
 class ProfileFormat(StrEnum):
@@ -470,7 +470,7 @@ def profiles_import(
     if as_json:
         print_json({"profile": str(output), **profile.to_dict()})
     else:
-        out.print(f"{output} written: {profile.name}, {len(profile.noise.isos)} ISOs", markup=False, highlight=False)
+        out.print(f"{output} written: {profile.name}, {len(profile.noise.isos)} ISOs")
 
 
 @profiles.command("export")
@@ -495,14 +495,18 @@ def profiles_export(
     if format is ProfileFormat.dng:
         if iso is None:
             stop("a NoiseProfile tag belongs to one ISO; say which with --iso N.", USAGE)
+        if output is not None:
+            stop("a NoiseProfile tag is printed, not written; leave -o out.", USAGE)
         pairs = exchange.dng_noise_profile(profile, iso)
         if as_json:
             print_json({"iso": iso, "noise_profile": pairs})
         else:
-            out.print(exchange.dng_noise_profile_text(profile, iso), markup=False, highlight=False)
+            out.print(exchange.dng_noise_profile_text(profile, iso))
         return
     if output is None:
         stop("say where to write with -o FILE.", USAGE)
+    if iso is not None:
+        stop(f"--iso is for --format dng; {format.value} takes all ISOs of the profile.", USAGE)
     if format is ProfileFormat.darktable:
         exchange.save_darktable([profile], output, overwrite=overwrite)
     elif format is ProfileFormat.csv:
@@ -513,7 +517,7 @@ def profiles_export(
     if as_json:
         print_json({"output": str(output)})
     else:
-        out.print(f"{output} written", markup=False, highlight=False)
+        out.print(f"{output} written")
 
 
 @profiles.command("compare")

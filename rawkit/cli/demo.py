@@ -11,7 +11,7 @@ from rich.table import Table
 import rawkit
 from rawkit.cli.app import app
 from rawkit.cli.options import Camera, Darktable, FileOptions, Iso, JsonFlag, ProfileFile, check_there
-from rawkit.cli.output import out, print_json, progress_bar
+from rawkit.cli.output import USAGE, out, print_json, progress_bar, stop
 
 
 @app.command()
@@ -34,6 +34,8 @@ def demo(
     """
     from rawkit.demo import demo_on_file, demo_on_simulation
 
+    if input is None and (profile, camera, darktable, iso) != (None, None, None, None):
+        stop("--profile, --camera, --darktable and --iso are of a file of yours; name it with --input.", USAGE)
     if input is not None:
         check_there(input)
         image = FileOptions(iso, None, None, None, None, None).read(input)
@@ -54,5 +56,5 @@ def demo(
         out.print(table)
     for row in summary["pictures"]:
         psnr = f"PSNR {row['psnr_before']:.2f} -> {row['psnr_after']:.2f} dB" if "psnr_before" in row else row["noise"]
-        out.print(f"{row['picture']}: {psnr}", highlight=False)
-    out.print(f"\nopen {summary['page']}", markup=False, highlight=False)
+        out.print(f"{row['picture']}: {psnr}")
+    out.print(f"\nopen {summary['page']}")

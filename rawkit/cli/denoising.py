@@ -39,6 +39,7 @@ from rawkit.cli.options import (
     parse_isos,
 )
 from rawkit.cli.output import FAILED, USAGE, err, finish, out, print_json, progress_bar, stop
+from rawkit.errors import of_system
 
 
 class OutputFormat(StrEnum):
@@ -117,7 +118,7 @@ def denoise(
     try:
         parameters = settings.parameters()
     except OSError as error:
-        stop(f"{error.filename}: {error.strerror}", USAGE)
+        stop(of_system(error), USAGE)
     jobs = jobs_for(inputs, output, lambda path: f"{path.stem}_denoised{settings.suffix}")
     alone = batch.is_single(len(jobs))
     with progress_bar(inputs[0].path.name, quiet=as_json or not alone) as progress, ExitStack() as stack:
@@ -133,15 +134,15 @@ def denoise(
 def _tell_denoised(result: dict[str, Any]) -> None:
     name, target, status = Path(result["input"]).name, result["output"], result["status"]
     if status == "already done":
-        out.print(f"{name}: {target} is already done", markup=False, highlight=False)
+        out.print(f"{name}: {target} is already done")
     if status not in ("done", "would be done"):
         return
     verb, noise = "->" if status == "done" else "would write", result["noise"]["description"]
-    out.print(f"{name} {verb} {target}  (noise: {noise})", markup=False, highlight=False)
+    out.print(f"{name} {verb} {target}  (noise: {noise})")
     if warning := result.get("noise_check", {}).get("warning"):
-        err.print(f"{name}: {warning}; is this profile for this camera and ISO?", markup=False)
+        err.print(f"{name}: {warning}; is this profile for this camera and ISO?")
     for note in result["notes"]:
-        err.print(f"{name}: {note}", markup=False, highlight=False)
+        err.print(f"{name}: {note}")
 
 
 @app.command()
@@ -188,8 +189,8 @@ def compare(
         print_json({"page": str(output), "noise": source, **result.to_dict()})
         return
     for name, value in (("sharpness kept", result.sharpness), ("noise taken away", result.taken)):
-        out.print(f"{name}: {'not known' if value is None else format(value, '.3f')}", highlight=False)
-    out.print(f"open {output}", markup=False, highlight=False)
+        out.print(f"{name}: {'not known' if value is None else format(value, '.3f')}")
+    out.print(f"open {output}")
 
 
 @app.command()
@@ -290,4 +291,4 @@ def train(
     if as_json:
         print_json({"weights": str(weights), "state": str(output / "state.safetensors")})
     else:
-        out.print(f"{weights} written; go on with --resume", markup=False, highlight=False)
+        out.print(f"{weights} written; go on with --resume")

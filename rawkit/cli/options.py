@@ -11,7 +11,7 @@ import typer
 import rawkit
 from rawkit.cli.batches import TIME_LIMIT
 from rawkit.cli.output import USAGE, stop
-from rawkit.errors import RawkitError
+from rawkit.errors import RawkitError, of_system
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Iso = Annotated[float | None, typer.Option("--iso", help="ISO, for files that do not record it.")]
@@ -102,5 +102,9 @@ def parse_isos(text: str) -> tuple[float, ...]:
 def check_there(*paths: Path) -> None:
     """A path that leads nowhere ends the program."""
     for path in paths:
-        if not path.exists():
+        try:
+            there = path.exists()
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            stop(of_system(error), USAGE)
+        if not there:
             stop(f"{path} is not there.", USAGE)

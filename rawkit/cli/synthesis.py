@@ -153,13 +153,18 @@ def synthesize(
             stop("a data set is made of one folder of clean pictures, into a folder given with -o.", USAGE)
         if log is not None:
             stop("--log is for single pictures; the manifest of a data set tells of every file.", USAGE)
+        if recursive or overwrite:
+            stop("a data set takes neither --recursive nor --overwrite; make a new one in another folder.", USAGE)
         from rawkit.parallel import usable_cores
 
+        at_once = usable_cores() if cluster is None else None
         synthesize_dataset(
             files[0], output, simulated, isos=isos, count=count or 1, format=(format or DatasetFormat.dng).value,
             seed=seed, shard=shard, verify=verify, as_json=as_json,
-            batch=BatchOptions(workers or usable_cores(), cluster, time_limit, memory, log),
+            batch=BatchOptions(workers or at_once, cluster, time_limit, memory, log),
         )  # fmt: skip
+    if verify:
+        stop("--verify is for data sets (--count, --format, --shard or several ISOs).", USAGE)
     batch = BatchOptions(workers, cluster, time_limit, memory, log)
     inputs = inputs_or_stop(files, recursive=recursive, also=PHOTOGRAPHS)
     jobs = jobs_for(inputs, output, lambda path: f"{path.stem}_iso{first_iso:g}_seed{seed}.dng")
@@ -173,9 +178,9 @@ def synthesize(
 def _tell_synthesized(result: dict[str, Any]) -> None:
     name, target = Path(result["input"]).name, result["output"]
     if result["status"] == "already done":
-        out.print(f"{name}: {target} is already done", markup=False, highlight=False)
+        out.print(f"{name}: {target} is already done")
     if result["status"] == "done":
-        out.print(f"{name} -> {target}  (noise: {result['noise']})", markup=False, highlight=False)
+        out.print(f"{name} -> {target}  (noise: {result['noise']})")
 
 
 def synthesize_dataset(
@@ -201,9 +206,9 @@ def synthesize_dataset(
                     "manifest": str(output / dataset.manifest)})  # fmt: skip
     else:
         for name, reason in outcome.failed:
-            err.print(f"rawkit: failed: {name}: {reason}", markup=False, highlight=False)
-        out.print(f"{outcome.done} of {outcome.units} files are there, {outcome.made} made now", highlight=False)
-        out.print(f"{output / dataset.manifest} says what each is", markup=False, highlight=False)
+            err.print(f"rawkit: failed: {name}: {reason}")
+        out.print(f"{outcome.done} of {outcome.units} files are there, {outcome.made} made now")
+        out.print(f"{output / dataset.manifest} says what each is")
     if outcome.stopped is not None:
         missing = (
             f"{len(outcome.missing)} files are missing, the first is {outcome.missing[0]}" if outcome.missing else ""
@@ -248,12 +253,12 @@ def realism(
         print_json({**result.to_dict(), "left_out": left_out, "report": None if report is None else str(report)})
         return
     for name, why in left_out:
-        err.print(f"rawkit: left out: {name}: {why}", markup=False, highlight=False)
+        err.print(f"rawkit: left out: {name}: {why}")
     table = Table("", "real-real", "limit", "synthetic", "verdict", box=None, pad_edge=False)
     for finding in result.findings:
         numbers = (f"{number:.3g}" for number in (finding.floor, finding.limit, finding.value))
         table.add_row(finding.measure.title, *numbers, finding.verdict)
     out.print(table)
-    out.print(result.verdict, markup=False, highlight=False)
+    out.print(result.verdict)
     if report is not None:
-        out.print(f"{report} written", markup=False, highlight=False)
+        out.print(f"{report} written")

@@ -29,6 +29,7 @@ from rawkit.cli.options import (
 )
 from rawkit.cli.options import White as WhiteLevel
 from rawkit.cli.output import FAILED, USAGE, out, stop
+from rawkit.errors import of_system
 
 _ADDRESS = "127.0.0.1"  # never another: the page shows the user's files
 _DECODING_SECONDS = 300.0
@@ -88,7 +89,7 @@ def view(
         stop(str(error), USAGE)
     except OSError as error:
         told = f"port {port} cannot be used ({error.strerror}); take another with --port, or 0 for any"
-        stop(f"{error.filename}: {error.strerror}" if error.filename else told, USAGE)
+        stop(of_system(error) if error.filename else told, USAGE)
     session = Session(
         folder, settings, output=output,
         decode=partial(map_files, workers=1, limits=Limits(_DECODING_SECONDS, physical_memory())),
@@ -103,7 +104,7 @@ def view(
 
     token, port = new_token(), listener.getsockname()[1]
     address = f"http://{_ADDRESS}:{port}/?token={token}"
-    out.print(f"open {address}\nCtrl-C ends it.", markup=False, highlight=False)
+    out.print(f"open {address}\nCtrl-C ends it.")
     if not no_browser:
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     guarded = guarded_app(session, token=token, port=port)

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from rawkit.errors import RawkitError
+from rawkit.errors import RawkitError, of_system, own_fault
 from rawkit.report.compare import figures
 from rawkit.report.html import data_uri
 from rawkit.restore.files import noise_numbers
@@ -109,8 +109,7 @@ def guarded_app(session: Session, *, token: str, port: int) -> ASGIApp:
         except (RawkitError, OSError, ValueError, MemoryError):
             raise
         except Exception as error:  # an untrusted file reached code that did not expect it: it costs this answer only
-            told = f"rawkit itself failed ({type(error).__name__}: {error}); please report it."
-            raise RawkitError(told) from error
+            raise RawkitError(own_fault(error)) from error
 
     @app.get("/")
     def start() -> HTMLResponse:
@@ -221,7 +220,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(OSError)
     async def bad_disk(_: Request, error: OSError) -> JSONResponse:
-        return line(422, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return line(422, of_system(error))
 
     @app.exception_handler(MemoryError)
     async def too_large(_: Request, error: MemoryError) -> JSONResponse:
