@@ -5,6 +5,9 @@ ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 endif
 
+# Benchmarks that need no data; the others take a file or folder, see benchmarks/README.md.
+BENCHMARKS := calibration_efficiency prnu wrong_frames closed_loop synthesis_speed ljpeg_speed batch_speed fuzz
+
 .PHONY: setup demo test lint bench docs clean
 
 setup: .venv/.base
@@ -34,7 +37,7 @@ lint: .venv/.dev
 	$(BIN)/pyright
 
 bench: .venv/.dev
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 docs: .venv/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -5,6 +5,7 @@ page                         made of
 ============================ =======================================================
 reference/cli.md             the commands themselves (``typer ... utils docs``)
 changelog.md, benchmarks.md  ``CHANGELOG.md``, ``benchmarks/README.md``
+models/rawkit-fast.md        the file of that name beside the weights
 ============================ =======================================================
 
 In other pages ``<!-- fields of calibration_data/schema.json -->`` becomes the tables of a profile's fields, and
@@ -25,7 +26,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "calibration_data" / "schema.json"
 FIELDS_MARK = "<!-- fields of calibration_data/schema.json -->"
-GENERATED = ("reference/cli.md", "changelog.md", "benchmarks.md")
+COPIED = {
+    "changelog.md": ROOT / "CHANGELOG.md",
+    "benchmarks.md": ROOT / "benchmarks" / "README.md",
+    "models/rawkit-fast.md": ROOT / "models" / "rawkit-fast.md",  # where the README's link to it leads
+}
+GENERATED = ("reference/cli.md", *COPIED)
 
 _SECTION_MARK = re.compile(r"<!-- section of README\.md: (.+) -->")
 _FOREIGN = re.compile(
@@ -140,8 +146,7 @@ def on_files(files: Any, config: Any) -> Any:
     """mkdocs: add the pages that exist nowhere in docs/."""
     from mkdocs.structure.files import File
 
-    copied = (ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md")
-    contents = (cli_page(), *(path.read_text(encoding="utf-8") for path in copied))
+    contents = (cli_page(), *(path.read_text(encoding="utf-8") for path in COPIED.values()))
     for uri, content in zip(GENERATED, contents, strict=True):
         files.append(File.generated(config, uri, content=content))
     return files

@@ -447,7 +447,9 @@ def profiles_import(
     file: Annotated[Path, typer.Argument(help="darktable noiseprofiles.json, ELD-type JSON, or CSV.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Profile to write (JSON).")],
     format: Annotated[ProfileFormat, typer.Option("--format", help="What the file is.")],
-    camera: Annotated[str | None, typer.Option("--camera", help="Which camera of the file.")] = None,
+    camera: Annotated[
+        str | None, typer.Option("--camera", help="Which camera of the file; of a CSV, its name.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -477,8 +479,8 @@ def profiles_import(
 def profiles_export(
     file: Annotated[Path, typer.Argument(help="A profile.")],
     format: Annotated[ProfileFormat, typer.Option("--format", help="What to write.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; not needed for dng.")] = None,
-    iso: Iso = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; dng is printed.")] = None,
+    iso: Annotated[float | None, typer.Option("--iso", help="Of dng: the ISO whose tag is printed.")] = None,
     overwrite: Overwrite = False,
     as_json: JsonFlag = False,
 ) -> None:

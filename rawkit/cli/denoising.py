@@ -199,7 +199,9 @@ def evaluate(
     model: Model = "auto",
     peer: Annotated[str | None, typer.Option("--peer", help="Another denoiser on the same noise.")] = None,
     iso: Annotated[str, typer.Option("--iso", help="ISOs, separated by commas.")] = "800,1600,3200,6400,12800",
-    profile: ProfileFile = None,
+    profile: Annotated[
+        Path | None, typer.Option("--profile", help="Camera whose noise it is; else a telephone, the OPPO Reno 10x.")
+    ] = None,
     count: Annotated[int | None, typer.Option("--count", min=1, help="So many pictures, evenly spread.")] = None,
     device: Device = "auto",
     as_json: JsonFlag = False,

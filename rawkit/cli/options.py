@@ -39,10 +39,8 @@ Workers = Annotated[
 Cluster = Annotated[
     str | None, typer.Option("--cluster", help="Work on a Dask cluster instead: its scheduler, tcp://HOST:PORT.")
 ]
-TimeLimit = Annotated[float, typer.Option("--time-limit", help="Seconds for one file of a batch; then it failed.")]
-Memory = Annotated[
-    float | None, typer.Option("--memory", help="GB for one process of a batch; else its share of the computer's.")
-]
+TimeLimit = Annotated[float, typer.Option("--time-limit", help="Seconds for one file; then it failed.")]
+Memory = Annotated[float | None, typer.Option("--memory", help="GB for one process; else its share of the computer's.")]
 Log = Annotated[Path | None, typer.Option("--log", help="Add a JSON line for every file to this file.")]
 Folder = Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the results.")]
 
