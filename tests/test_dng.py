@@ -218,6 +218,30 @@ def test_what_the_camera_recorded_is_found_again(tmp_path):
     assert back.unique_camera_model == "Acme One"
 
 
+@pytest.mark.parametrize("seconds", [1e-9, 1 / 8000, 0.3, 0.9, 1.0, 30.0, 4294.0, 4296.0, 20000.0, 4e9])
+def test_any_exposure_time_is_written(tmp_path, seconds):
+    meta = Metadata(exposure_time=seconds, as_shot_neutral=(1e9, 1.0, 1.0), color_matrices=((21, 1e7 * np.eye(3)),))
+    write_dng(raw_image(metadata=meta), tmp_path / "a.dng")
+    back = read_raw(tmp_path / "a.dng").metadata
+    assert back.exposure_time == pytest.approx(seconds, rel=1e-6)  # these are 1/n or need at most six digits
+    assert back.as_shot_neutral == (1e9, 1.0, 1.0)
+    np.testing.assert_allclose(back.color_matrices[0][1], 1e7 * np.eye(3))
+
+
+def test_metadata_a_dng_cannot_hold_are_named(tmp_path):
+    for meta in (Metadata(exposure_time=-1.0), Metadata(aperture=1e10), Metadata(focal_length=float("nan"))):
+        with pytest.raises(UnsupportedRawError, match="the metadata hold"):
+            write_dng(raw_image(metadata=meta), tmp_path / "a.dng")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_recorded_noise_reduction_stays_unless_another_is_given(tmp_path):
+    image = raw_image(metadata=Metadata(noise_reduction_applied=0.5))
+    for k, (given, expected) in enumerate(((None, 0.5), (1.0, 1.0))):
+        write_dng(image, tmp_path / f"{k}.dng", noise_reduction_applied=given)
+        assert read_raw(tmp_path / f"{k}.dng").metadata.noise_reduction_applied == expected
+
+
 def test_unknown_color_gets_a_stated_neutral_default(tmp_path):
     written = write_dng(raw_image(metadata=Metadata()), tmp_path / "a.dng")
     assert len(written.notes) == 2

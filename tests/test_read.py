@@ -309,6 +309,7 @@ def test_iso_is_not_needed_to_read_but_to_ask_for(tmp_path):
         ({"EXIF ISOSpeedRatings": [200]}, 200),
         ({"EXIF ISOSpeedRatings": [0]}, None),
         ({"EXIF ISOSpeedRatings": [65535], "EXIF RecommendedExposureIndex": [102400]}, 102400),
+        ({"EXIF ISOSpeedRatings": [102400]}, 102400),  # as a LONG, against the standard and without doubt
         ({"EXIF ISOSpeedRatings": [0], "EXIF ISOSpeed": [50], "Image ExposureIndex": [99]}, 50),
         ({"EXIF StandardOutputSensitivity": [125]}, 125),
         ({"Image ISOSpeedRatings": [640]}, 640),
@@ -322,6 +323,14 @@ def test_iso_is_not_needed_to_read_but_to_ask_for(tmp_path):
 )
 def test_iso_from_every_place_cameras_put_it(tags, iso):
     assert iso_from_tags(tags) == iso
+
+
+def test_an_exposure_no_camera_makes_is_ignored_and_said(tmp_path):
+    for stops, expected in ((5000, None), (-2, -2)):
+        tags = [Entry.make(50730, SRATIONAL, [(stops, 1)])]
+        meta = read_raw(make_dng.write(tmp_path, samples((8, 8)), first_tags=tags)).metadata
+        assert meta.baseline_exposure == expected
+        assert any("BaselineExposure 5000" in note for note in meta.notes) == (expected is None)
 
 
 def test_zero_means_not_recorded():
@@ -592,7 +601,7 @@ def test_headless_levels_are_never_guessed(tmp_path, missing):
         ("[1]", "list"),
         ('{"colour": 1}', "colour"),
         ('{"width": 3.5}', "whole number"),
-        ('{"iso": "high"}', "must be a number"),
+        ('{"iso": "high"}', "must be a positive number"),
         ('{"cfa": 7}', "must be text"),
         ('{"white_level": NaN}', "must be a number"),
         ('{"as_shot_neutral": 0.5}', "three positive numbers"),
@@ -601,6 +610,10 @@ def test_headless_levels_are_never_guessed(tmp_path, missing):
         ("{}", "width, height, dtype"),
         ('{"width": 4, "height": 5, "dtype": "<u2"}', "make 40"),
         ('{"width": 4, "height": 5, "dtype": "int"}', "dtype"),
+        ('{"width": 4, "height": 5, "dtype": "u2,,"}', "dtype"),
+        ('{"iso": 0}', "iso must be a positive number"),
+        ('{"exposure_time": -1}', "exposure_time must be a positive number"),
+        ('{"orientation": 9}', "orientation"),
     ],
 )
 def test_a_faulty_sidecar_is_named(tmp_path, sidecar, message):

@@ -34,6 +34,7 @@ from rawkit.raw.dng_raster import (
     cfa_entries,
     check_size,
     layout_entries,
+    noise_entries,
 )
 from rawkit.raw.exif_copy import carried_metadata
 from rawkit.raw.image import AnyRaw, Metadata, RawImage
@@ -44,7 +45,7 @@ _XYZ_TO_SRGB = np.array(
 )  # IEC 61966-2-1
 _D65 = 21  # Exif LightSource
 _THUMBNAIL, _PREVIEW = 256, 2048  # pixels, longer side
-_MATRIX_DENOMINATOR = 10_000
+_MATRIX_DENOMINATOR, _FINE_DENOMINATOR = 10_000, 1_000_000
 _CROP_MARGIN = 4  # pixels that demosaicing needs around the default crop
 _TILE_ALIGN = 16
 _ISO_OVERFLOW = 65535  # Exif: the ISO tag is a SHORT, this value sends the reader to another tag
@@ -141,10 +142,12 @@ def _raw_entries(image: AnyRaw, raster: StoredRaster, tiles: list[bytes], noise_
     ]
     if isinstance(image, RawImage) and mosaic:
         entries += [*cfa_entries(image), Entry.make(50710, BYTE, bytes((0, 1, 2))), Entry.make(50711, SHORT, 1)]
-    if image.metadata.noise_profile and not noise_tags:  # once noise was reduced, the recorded one is not true
-        pairs = image.metadata.noise_profile
-        noise_tags = [*noise_tags, Entry.make(51041, DOUBLE, [value for pair in pairs for value in pair])]
-    entries += noise_tags
+    recorded, applied = image.metadata.noise_profile, image.metadata.noise_reduction_applied
+    if recorded and not noise_tags:  # once noise was reduced, the recorded one is not true
+        entries.append(Entry.make(51041, DOUBLE, [value for pair in recorded for value in pair]))
+    if applied is not None and 0 <= applied <= 1:
+        entries += noise_entries(image, None, applied)
+    entries = list({entry.tag: entry for entry in (*entries, *noise_tags)}.values())
     for key, opcodes in image.metadata.opcode_lists.items():
         entries.append(Entry.make(_OPCODE_TAGS[key], UNDEFINED, opcodes))
     return entries
@@ -183,28 +186,41 @@ def _color_entries(meta: Metadata, notes: list[str]) -> list[Entry]:
     if not matrices:
         matrices = ((_D65, np.diag(neutral) @ _XYZ_TO_SRGB),)
         notes.append("no color matrix is known: white-balanced camera color is taken as linear sRGB.")
-    entries = [Entry.make(50728, RATIONAL, [(round(n * 1_000_000), 1_000_000) for n in neutral])]
+    entries = [Entry.make(50728, RATIONAL, [_fixed(n, _FINE_DENOMINATOR, signed=False) for n in neutral])]
     for k, (illuminant, matrix) in enumerate(matrices):
         entries.append(Entry.make(50721 + k, SRATIONAL, [_fixed(v) for v in np.ravel(matrix)]))
         entries.append(Entry.make(50778 + k, SHORT, illuminant))
     return entries
 
 
-def _fixed(value: float) -> tuple[int, int]:
-    return round(float(value) * _MATRIX_DENOMINATOR), _MATRIX_DENOMINATOR
+def _fixed(value: float, denominator: int = _MATRIX_DENOMINATOR, *, signed: bool = True) -> tuple[int, int]:
+    """(numerator, denominator) in 32 bits each; the denominator is a tenth, a hundredth ... where that is needed.
+
+    Examples
+    --------
+    >>> _fixed(-0.25), _fixed(5000, 1_000_000, signed=False)
+    ((-2500, 10000), (500000000, 100000))
+    """
+    limit = 2**31 if signed else 2**32
+    while abs(value) * denominator >= limit - 1 and denominator > 1:
+        denominator //= 10
+    if not (-limit if signed else 0) <= value * denominator < limit:  # NaN too
+        raise UnsupportedRawError(f"the metadata hold {value:g}, which a DNG cannot; correct it or leave it out.")
+    return round(float(value) * denominator), denominator
 
 
-def _ratio(value: float) -> tuple[int, int]:
+def _fraction(value: float) -> tuple[int, int]:
     """Exposure time, aperture or focal length as 1/n or with six digits."""
-    if 0 < value < 1 and abs(1 / value - round(1 / value)) < 1e-3 / value:
-        return 1, round(1 / value)
-    return round(value * 1_000_000), 1_000_000
+    inverse = 1 / value if 0 < value < 1 else 0.0
+    if 1 < inverse < 2**32 and abs(inverse - round(inverse)) < 1e-3 * inverse:
+        return 1, round(inverse)
+    return _fixed(value, _FINE_DENOMINATOR, signed=False)
 
 
 def _exif(meta: Metadata, notes: list[str]) -> list[Entry]:
     entries = [Entry.make(36864, UNDEFINED, b"0231")]
     ratios = {33434: meta.exposure_time, 33437: meta.aperture, 37386: meta.focal_length}
-    entries += [Entry.make(tag, RATIONAL, [_ratio(v)]) for tag, v in ratios.items() if v is not None]
+    entries += [Entry.make(tag, RATIONAL, [_fraction(v)]) for tag, v in ratios.items() if v is not None]
     texts = {36867: _exif_time(meta.datetime, notes), 42033: meta.serial, 42036: meta.lens}
     entries += [Entry.make(tag, ASCII, text) for tag, text in texts.items() if text]
     if meta.iso is not None:

@@ -30,6 +30,7 @@ from rawkit.raw.image import Metadata
 from rawkit.raw.tiff import Ifd
 
 _TOO_LARGE = 65535  # PhotographicSensitivity of a higher ISO (EXIF 3.0, tag 34855)
+_MOST_STOPS = 32  # of BaselineExposure, either way: twice the range of a 16-bit sensor
 _HEAD = 1 << 20  # CR3 keeps its metadata boxes within the first bytes of the file
 
 # DNG tags: (ColorMatrix, CalibrationIlluminant) pairs and opcode lists
@@ -129,12 +130,10 @@ def from_tags(tags: Tags) -> Metadata:
 def iso_from_tags(tags: Tags) -> float | None:
     """ISO speed from exifread's tags, in the order of the module's docstring; None when nowhere recorded."""
     speed = _positive(tags, "ISOSpeedRatings", "PhotographicSensitivity")
-    if speed is not None and speed < _TOO_LARGE:
+    if speed is not None and speed != _TOO_LARGE:
         return speed
-    stated = _positive(
-        tags, "RecommendedExposureIndex", "ISOSpeed", "StandardOutputSensitivity", "ExposureIndex"
-    ) or _maker_note_iso(tags)
-    return stated
+    elsewhere = ("RecommendedExposureIndex", "ISOSpeed", "StandardOutputSensitivity", "ExposureIndex")
+    return _positive(tags, *elsewhere) or _maker_note_iso(tags)
 
 
 def _maker_note_iso(tags: Tags) -> float | None:
@@ -215,6 +214,10 @@ def dng_metadata(base: Metadata, first: Ifd, raw: Ifd) -> Metadata:
         neutral = None
     if neutral is None and (50729 in first or 50729 in raw):
         notes.append("The white balance is recorded as AsShotWhiteXY, which is not converted to a neutral color.")
+    exposure = finite(50730)
+    if exposure is not None and abs(exposure) > _MOST_STOPS:
+        notes.append(f"BaselineExposure {exposure:g} is no exposure and was ignored.")
+        exposure = None
     return replace(
         base,
         make=base.make or first.text(271),
@@ -224,7 +227,7 @@ def dng_metadata(base: Metadata, first: Ifd, raw: Ifd) -> Metadata:
         software=base.software or first.text(305),
         as_shot_neutral=neutral,
         color_matrices=_color_matrices(first),
-        baseline_exposure=finite(50730),
+        baseline_exposure=exposure,
         noise_profile=_noise_profile(floats(51041)),
         noise_reduction_applied=finite(50935),
         opcode_lists={

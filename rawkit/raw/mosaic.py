@@ -21,7 +21,7 @@ from rawkit.resources import parse_json
 
 PNG_MAGIC, NPY_MAGIC = b"\x89PNG\r\n\x1a\n", b"\x93NUMPY"
 _KINDS = ("u1", "u2", "f4")
-_NUMBERS = ("white_level", "iso", "exposure_time", "aperture", "focal_length")
+_POSITIVE = ("white_level", "iso", "exposure_time", "aperture", "focal_length")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +83,12 @@ class MosaicSpec:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
                 raise MetadataError(f"{name} must be a whole number, found {value!r}.")
-        for name in _NUMBERS:
+        if self.orientation not in range(1, 9):
+            raise MetadataError(f"orientation must be one of EXIF's, 1 to 8, found {self.orientation}.")
+        for name in _POSITIVE:
             value = getattr(self, name)
-            if value is not None and not _is_number(value):
-                raise MetadataError(f"{name} must be a number, found {value!r}.")
+            if value is not None and not (_is_number(value) and value > 0):
+                raise MetadataError(f"{name} must be a positive number, found {value!r}; leave out what is not known.")
         black: Any = self.black_level
         listed = black if isinstance(black, list | tuple) else [] if black is None else [black]
         if not all(_is_number(v) for v in listed):
@@ -201,7 +203,7 @@ def _read_bare(path: Path, spec: MosaicSpec) -> NDArray:
         )
     try:
         dtype = np.dtype(spec.dtype)
-    except TypeError as error:
+    except (TypeError, ValueError, SyntaxError) as error:  # NumPy parses whole structures from such text
         raise MetadataError(f'dtype {spec.dtype!r} is not known; use "<u2", ">u2", "u1" or "<f4".') from error
     if dtype.str[1:] not in _KINDS:
         raise MetadataError(f'dtype {spec.dtype!r} is not supported; use "<u2", ">u2", "u1" or "<f4".')
