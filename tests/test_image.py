@@ -83,15 +83,19 @@ def test_black_level_is_removed_and_added_back():
 @pytest.mark.parametrize("cfa", EVERY, ids=str)
 def test_phase_means_are_the_mean_black_of_the_pixels_of_a_phase(cfa):
     pattern = np.arange(12.0).reshape(3, 4)  # a period that does not divide the CFA's
-    delta = np.linspace(-1, 1, 24)
-    black = BlackLevel(pattern, delta_h=delta, delta_v=None)
-    every = np.tile(pattern, (8, 6)) + delta
-    phase = np.tile(cfa.phase_map, (24 // cfa.shape[0], 24 // cfa.shape[1]))
-    # The columns of a phase have their own share of a delta; the method spreads its mean (here 0) over all.
-    flat = np.tile(pattern, (8, 6))
-    wanted = [flat[phase == p].mean() for p in range(len(cfa.phases))]
-    np.testing.assert_allclose(black.phase_means(cfa), wanted, atol=1e-12)
-    assert every.mean() == pytest.approx(flat.mean())
+    # Columns and rows of even and odd number are read out by circuits of their own, so phases differ.
+    delta_h, delta_v = np.arange(24) % 2 * 5.0 + np.linspace(-1, 1, 24), np.arange(36) % 3 * 7.0
+    black = BlackLevel(pattern, delta_h=delta_h, delta_v=delta_v)
+    every = np.tile(pattern, (12, 6)) + delta_h + delta_v[:, None]
+    phase = np.tile(cfa.phase_map, (36 // cfa.shape[0], 24 // cfa.shape[1]))
+    wanted = [every[phase == p].mean() for p in range(len(cfa.phases))]
+    np.testing.assert_allclose(black.phase_means(cfa), wanted, rtol=1e-12)
+
+
+def test_black_of_a_linear_image_has_the_deltas_too():
+    black = BlackLevel(np.array([[[1.0, 2.0, 3.0]]]), np.linspace(0, 1, 5), np.linspace(2, 4, 7))
+    image = LinearImage(pixels=np.zeros((7, 5, 3), np.uint16), black=black, white_level=100.0)
+    np.testing.assert_allclose(image.black_level, -image.signal().mean(axis=(0, 1)), rtol=1e-6)
 
 
 def test_black_per_phase_follows_the_pattern():

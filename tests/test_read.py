@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -89,6 +90,15 @@ def test_the_main_image_is_read_and_not_the_preview(tmp_path):
     raster = samples((10, 12))
     image = read_raw(make_dng.write(tmp_path, raster, preview=True))
     assert np.array_equal(image.raster, raster)
+
+
+def test_interleave_factors_as_large_as_the_image_do_not_hang():
+    stored = np.arange(2000 * 2000, dtype=np.uint32).reshape(2000, 2000)
+    started = time.process_time()
+    image = dng_pixels.deinterleave(stored, 1999, 1999)
+    assert time.process_time() - started < 1  # s; two passes of 16 MB, where 4 million small copies take five
+    order = np.array([0, *range(2, 2000), 1])  # field 0 holds rows 0 and 1999
+    np.testing.assert_array_equal(image, stored[np.ix_(order, order)])
 
 
 def test_linearization_table_is_applied_and_clamps_at_its_end(tmp_path):

@@ -274,21 +274,22 @@ def deinterleave(stored: NDArray, rows: int, cols: int) -> NDArray:
     >>> deinterleave(np.array([[0, 2, 4, 1, 3]]), 1, 2).tolist()
     [[0, 1, 2, 3, 4]]
     """
-    height, width = stored.shape[:2]
+    return _woven(_woven(stored, rows, 0), cols, 1)
+
+
+def _woven(stored: NDArray, fields: int, axis: int) -> NDArray:
+    """One axis of ``deinterleave``; each on its own takes ``rows`` + ``cols`` steps and not their product."""
+    length = stored.shape[axis]
     # A factor that leaves fields without pixels is no interleave (the DNG SDK ignores it likewise).
-    rows, cols = (1 if rows >= height else rows), (1 if cols >= width else cols)
-    if rows == 1 and cols == 1:
+    if fields == 1 or fields >= length:
         return stored
     image = np.empty_like(stored)
-    top = 0
-    for i in range(rows):
-        field_height = len(range(i, height, rows))
-        left = 0
-        for j in range(cols):
-            field_width = len(range(j, width, cols))
-            image[i::rows, j::cols] = stored[top : top + field_height, left : left + field_width]
-            left += field_width
-        top += field_height
+    source, target = np.moveaxis(stored, axis, 0), np.moveaxis(image, axis, 0)
+    start = 0
+    for i in range(fields):
+        size = len(range(i, length, fields))
+        target[i::fields] = source[start : start + size]
+        start += size
     return image
 
 

@@ -115,7 +115,7 @@ class CFA:
     def phase_map(self) -> NDArray[np.intp]:
         """(rows, cols) index into ``phases`` for each site of one period."""
         letters = np.array(list(self.pattern)).reshape(self.shape)
-        names = np.where(letters == "G", "G", letters).astype("U2")
+        names = letters.astype("U2")
         if self.is_bayer:
             red_row = (letters == "R").any(axis=1)
             for row in range(2):
@@ -244,12 +244,24 @@ class BlackLevel:
             image += (sign * self.delta_v).astype(np.float32).reshape(-1, 1, *extra)
 
     def phase_means(self, cfa: CFA) -> tuple[float, ...]:
-        """Mean black level of each phase of ``cfa`` [DN], deltas included."""
+        """Mean black level of each phase of ``cfa`` [DN], with the deltas of its own rows and columns."""
         rows, cols = np.lcm(self.pattern.shape[0], cfa.shape[0]), np.lcm(self.pattern.shape[1], cfa.shape[1])
         black = np.tile(self.pattern, (rows // self.pattern.shape[0], cols // self.pattern.shape[1]))
-        phase = np.tile(cfa.phase_map, (rows // cfa.shape[0], cols // cfa.shape[1]))
-        delta = sum(float(np.mean(d)) for d in (self.delta_h, self.delta_v) if d is not None)
-        return tuple(float(black[phase == p].mean()) + delta for p in range(len(cfa.phases)))
+        across, down = _site_means(self.delta_h, cfa.shape[1]), _site_means(self.delta_v, cfa.shape[0])
+        repeats = (rows // cfa.shape[0], cols // cfa.shape[1])
+        black = black + np.tile(down[:, None] + across, repeats)
+        phase = np.tile(cfa.phase_map, repeats)
+        return tuple(float(black[phase == p].mean()) for p in range(len(cfa.phases)))
+
+    def plane_means(self, planes: int) -> tuple[float, ...]:
+        """Mean black level of each plane of an image without a color filter array [DN], deltas included."""
+        deltas = float(_site_means(self.delta_h, 1)[0] + _site_means(self.delta_v, 1)[0])
+        return tuple(float(b) + deltas for b in np.broadcast_to(self.pattern.mean(axis=(0, 1)), (planes,)))
+
+
+def _site_means(delta: FloatArray | None, period: int) -> FloatArray:
+    """(period,) means of a delta over every ``period``-th row or column; zeros where there is none."""
+    return np.zeros(period) if delta is None else np.array([delta[i::period].mean() for i in range(period)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -426,8 +438,8 @@ class LinearImage(_Levels):
 
     @property
     def black_level(self) -> tuple[float, ...]:
-        """Black level of each plane [DN]."""
-        return tuple(float(b) for b in np.broadcast_to(self.black.pattern.mean(axis=(0, 1)), (self.pixels.shape[2],)))
+        """Mean black level of each plane [DN]."""
+        return self.black.plane_means(self.pixels.shape[2])
 
     def signal(self) -> NDArray[np.float32]:
         """(H, W, C) float32 [DN, black removed]."""
