@@ -263,7 +263,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
-        self.process.start()
+        with _interrupts_held():
+            self.process.start()
         theirs.close()
         self.slot = slot
         self.ready = False  # the first message says that the function is loaded
@@ -279,6 +280,22 @@ class _Worker:
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C reaches this thread at the end, and a process that is started here only when it is told to hear it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # Python starts it with the first process, and lets interrupts through then
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Pool:
@@ -401,6 +418,8 @@ def _serve(
 ) -> None:
     """A worker's life: say that it is ready, then one result per item until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(environment)
@@ -424,7 +443,11 @@ def _received(pipe: connection.Connection) -> Iterator[Any]:
 
 def _answer(pipe: connection.Connection, function: Callable[[Any], Any], item: Any) -> None:
     try:
-        pipe.send(_run(function, item))
+        result = _run(function, item)
+        try:
+            pipe.send(result)
+        except MemoryError:  # the copy that travels is the one too many
+            pipe.send(FileResult(item, error="not enough memory to hand over the result"))
     except Exception as error:
         trace = traceback.format_exc()
         try:
@@ -461,7 +484,8 @@ def _end(steps: Generator[None, None, Any], before: Future[list], item: Any) -> 
 
 
 def _leave(number: int, frame: Any) -> None:
-    """As an exception, so that ``finally`` removes temporary files."""
+    """As an exception, so that ``finally`` removes temporary files; once, so that nothing breaks that off."""
+    signal.signal(number, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 

@@ -260,6 +260,7 @@ def test_an_interrupted_run_leaves_whole_files_and_resumes_to_the_same_bytes(a_d
     assert visible.items() <= truth.items()
     if number == signal.SIGINT:
         assert process.returncode == 130, stderr
+        assert "interrupted; files that were finished are whole" in stderr
         assert "Traceback" not in stderr
         assert set(contents(tmp_path / "out")) == set(visible)  # nothing half-written, not even hidden
     resumed = rawkit(*arguments, tmp_path / "out", "--json")

@@ -333,3 +333,55 @@ def test_progress_of_a_worker_arrives_here():
         results = list(map_files(partial(tell_twice, progress=progress), [0], workers=1))
     assert results[0].value != os.getpid()
     assert told == [(1, 2, os.getpid()), (2, 2, os.getpid())]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds memory on Linux")
+def test_a_result_that_is_too_large_to_hand_over_costs_its_file():
+    """300 MB fit within 500 MB, a second copy to send does not."""
+    results = list(map_files(bytes, [3 * 10**8, 8], workers=1, limits=Limits(memory=5 * 10**8)))
+    assert "not enough memory" in results[0].error
+    assert results[1].value == bytes(8)
+
+
+def leave_slowly(folder, item):
+    """At work for ever; ``item`` is the time that it needs to put things in order when it is ended."""
+    if item == 0:
+        return
+    try:
+        (folder / f"{item} begun").write_text("")
+        time.sleep(600)
+    finally:
+        time.sleep(item)
+        (folder / f"{item} in order").write_text("")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_worker_that_is_ended_puts_its_files_in_order(tmp_path):
+    """A run that is given up asks every worker to end, and again when it waits for it: that must not break off what
+    the first request began.  The worker of 0.3 s is waited for first, while the other one is still at it."""
+    results = map_files(partial(leave_slowly, tmp_path), [0, 0, 0.3, 1.5], workers=2)
+    assert [next(results).error, next(results).error] == [None, None]  # now each worker has one of the others
+    deadline = time.monotonic() + 60
+    while len([*tmp_path.glob("* begun")]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    results.close()
+    assert sorted(path.name for path in tmp_path.glob("* in order")) == ["0.3 in order", "1.5 in order"]
+
+
+INTERRUPTED_AT_START = """
+import os, signal, sys
+if any("spawn_main" in word for word in sys.orig_argv):
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_worker_leaves_ctrl_c_to_its_parent_from_its_first_moment(tmp_path):
+    """An interrupt from the terminal reaches all processes; one that still starts says nothing about it, and works."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_AT_START)
+    code = "from rawkit.parallel import map_files; print([r.value for r in map_files(float, ['1', '2'], workers=1)])"
+    paths = os.pathsep.join(map(str, (tmp_path, Path(__file__).parent.parent)))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert (run.stdout, run.stderr) == ("[1.0, 2.0]\n", "")
