@@ -1,10 +1,12 @@
 """The render: neutral is gray, colors keep their places, smooth pictures survive the mosaic."""
 
+import struct
+
 import numpy as np
 import pytest
 
 from rawkit.errors import UnsupportedRawError
-from rawkit.raw.develop import demosaic_bayer, develop, gray_world, srgb_curve, srgb_from_camera
+from rawkit.raw.develop import demosaic, demosaic_bayer, develop, gray_world, srgb_curve, srgb_from_camera
 from rawkit.raw.image import CFA, BlackLevel, LinearImage, Metadata, RawImage
 from rawkit.raw.read import read_raw
 
@@ -76,6 +78,23 @@ def test_demosaicing_is_exact_on_planes_and_close_on_smooth_pictures(pattern):
         assert np.abs(colors - picture)[2:-2, 2:-2].max() < tolerance
         kept = colors[np.arange(40)[:, None], np.arange(44), np.vectorize("RGB".index)(letters)]
         assert np.array_equal(kept, mosaic)
+
+
+def test_demosaicing_leaves_no_opcode_that_names_sites_of_the_mosaic():
+    def opcode_list(*numbers):
+        return struct.pack(">I", len(numbers)) + b"".join(
+            struct.pack(">4I", n, 1 << 24, 0, 4) + b"data" for n in numbers
+        )
+
+    gain_map, radial, warp, bad_pixels = 9, 3, 1, 5
+    lists = {"OpcodeList1": opcode_list(bad_pixels), "OpcodeList2": opcode_list(gain_map, radial, gain_map)}
+    lists["OpcodeList3"] = opcode_list(warp)
+    image = _mosaic(_flat((0.1, 0.2, 0.3)), "RGGB", opcode_lists=lists)
+    meta = demosaic(image).metadata
+    assert meta.opcode_lists == {"OpcodeList2": opcode_list(radial), "OpcodeList3": opcode_list(warp)}
+    assert len(meta.notes) == 1
+    unchanged = _mosaic(_flat((0.1, 0.2, 0.3)), "RGGB", opcode_lists={"OpcodeList3": opcode_list(warp)})
+    assert demosaic(unchanged).metadata == unchanged.metadata
 
 
 @pytest.mark.parametrize("pattern", BAYER)

@@ -16,7 +16,7 @@ from rawkit.raw.exiftool import add_missing
 from rawkit.raw.image import BlackLevel
 from rawkit.raw.read import read_raw
 from rawkit.raw.sidecar import copy_sidecars
-from rawkit.raw.tiff import ASCII, LONG, RATIONAL, SHORT, Entry, TiffFile, serialize_ifd
+from rawkit.raw.tiff import ASCII, BYTE, LONG, RATIONAL, SHORT, Entry, TiffFile, serialize_ifd
 from tests.make_nef import LENS, MAKER_NOTE, XMP, write_nef
 from tests.test_dng import libraw, raw_ifd
 
@@ -171,6 +171,14 @@ def test_exiftool_adds_what_is_missing_and_says_it(nef, tmp_path):
     added = add_missing(tmp_path / "hidden.nef", tmp_path / "a.dng")
     assert {"GPS:GPSLatitude", "IFD0:Artist"} <= set(added)
     np.testing.assert_array_equal(read_raw(tmp_path / "a.dng").raster, mosaic)
+
+
+def test_a_color_profile_of_three_illuminants_is_carried_whole(tmp_path):
+    # DNG 1.6: CalibrationIlluminant3 ... ForwardMatrix3, IlluminantData1 to 3, ProfileHueSatMapData3, ReductionMatrix3
+    profile = [Entry.make(tag, SHORT, tag % 100) for tag in (*range(52529, 52536), 52537, 52538)]
+    (tmp_path / "a.dng").write_bytes(small_tiff(extra=[Entry.make(50706, BYTE, bytes((1, 6, 0, 0))), *profile]))
+    carried = carried_metadata(tmp_path / "a.dng").image
+    assert {e.tag: e.data for e in profile}.items() <= {t: e.data for t, e in carried.items()}.items()
 
 
 def test_a_big_endian_tag_is_swapped_by_its_numbers():

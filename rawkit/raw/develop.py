@@ -17,11 +17,13 @@ L. He, R. Cutler, "High-quality linear interpolation for demosaicing of Bayer-pa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rawkit.errors import UnsupportedRawError
+from rawkit.raw import opcodes
 from rawkit.raw.image import AnyRaw, BlackLevel, LinearImage, Metadata, RawImage
 
 FloatImage = NDArray[np.float32]
@@ -98,6 +100,7 @@ def demosaic(image: RawImage) -> LinearImage:
     """The same picture with all three camera colors at every pixel, in the mosaic's DN.
 
     White-balanced for the interpolation, balanced back after it, never clipped; black is the mean black level.
+    Opcodes that address sites of the mosaic are taken out of the metadata, with a note (``opcodes.for_demosaiced``).
 
     Raises
     ------
@@ -111,8 +114,19 @@ def demosaic(image: RawImage) -> LinearImage:
     colors = _interpolate_colors(image, _balanced(image.signal(), image, balance))
     pixels = colors / balance + np.float32(black)
     return LinearImage(
-        pixels=pixels, black=BlackLevel.constant(black), white_level=image.white_level, metadata=image.metadata
+        pixels=pixels,
+        black=BlackLevel.constant(black),
+        white_level=image.white_level,
+        metadata=_demosaiced(image.metadata),
     )
+
+
+def _demosaiced(metadata: Metadata) -> Metadata:
+    lists = opcodes.for_demosaiced(metadata.opcode_lists)
+    if lists == metadata.opcode_lists:
+        return metadata
+    note = "Opcodes that act on the mosaic (gain maps, bad pixels) do not hold for demosaiced colors and were left out."
+    return replace(metadata, opcode_lists=lists, notes=(*metadata.notes, note))
 
 
 def gray_world(image: AnyRaw) -> tuple[float, ...]:

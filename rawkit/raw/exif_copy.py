@@ -35,7 +35,7 @@ _IMAGE_TAGS = frozenset((270, 282, 283, 296, 306, 315, 316, _XMP, 18246, 18249, 
 _DNG_TAGS = frozenset(
     (50708, 50709, *range(50721, 50729), 50730, 50731, 50732, 50734, 50735, _LENS_INFO, 50739, _PRIVATE_DATA, 50741,
      50778, 50779, 50827, 50931, 50932, 50934, *range(50936, 50943), 50964, 50965, 50981, 50982, *range(51107, 51111),
-     52529, 52530, 52531, 52532, 52533)
+     *range(52529, 52536), 52537, 52538)
 )  # fmt: skip
 # TIFF with other magic numbers: Olympus ORF, Panasonic RW2
 _DIALECTS = {b"IIRO": b"II*\0", b"IIRS": b"II*\0", b"MMOR": b"MM\0*", b"IIU\0": b"II*\0"}

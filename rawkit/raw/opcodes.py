@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from rawkit.errors import UnsupportedRawError
 from rawkit.raw.image import BlackLevel
 
-MAP_TABLE, MAP_POLYNOMIAL = 7, 8
+FIX_VIGNETTE_RADIAL, MAP_TABLE, MAP_POLYNOMIAL = 3, 7, 8
 _MAX_DEGREE = 8  # DNG 1.7.1, MapPolynomial
 _FULL = 65535  # a MapTable's scale
 _BAND = 256  # rows per task
@@ -79,6 +79,30 @@ def split_curves(data: bytes) -> tuple[tuple[Opcode, ...], tuple[Opcode, ...]]:
     opcodes = parse(data)
     head = next((i for i, o in enumerate(opcodes) if o.number not in (MAP_TABLE, MAP_POLYNOMIAL)), len(opcodes))
     return opcodes[:head], opcodes[head:]
+
+
+def for_demosaiced(lists: dict[str, bytes]) -> dict[str, bytes]:
+    """Of a mosaic's opcode lists what still holds for the demosaiced picture.
+
+    OpcodeList3 is defined on demosaiced colors, and radial vignetting (in OpcodeList2) on every pixel alike.  All else
+    in the first two lists names stored values, sites of the color filter array or the mosaic's single plane: a gain
+    map of the red sites would brighten every second red value of every second row.
+
+    Parameters
+    ----------
+    lists : dict of str to bytes
+        ``Metadata.opcode_lists``: OpcodeList1, 2, 3.
+
+    Examples
+    --------
+    >>> radial, gains = (Opcode(n, struct.pack(">4I", n, 0, 0, 0)) for n in (3, 9))
+    >>> kept = for_demosaiced({"OpcodeList1": serialize((gains,)), "OpcodeList2": serialize((gains, radial))})
+    >>> {name: parse(data) == (radial,) for name, data in kept.items()}
+    {'OpcodeList2': True}
+    """
+    kept = {name: data for name, data in lists.items() if name not in ("OpcodeList1", "OpcodeList2")}
+    radial = tuple(o for o in parse(lists.get("OpcodeList2", serialize(()))) if o.number == FIX_VIGNETTE_RADIAL)
+    return {**kept, "OpcodeList2": serialize(radial)} if radial else kept
 
 
 @dataclass(frozen=True)
