@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 # glibc's mallopt(3): what may stay with the process, from what size blocks come from the system, number of arenas
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENAS = -1, -3, -8
@@ -28,8 +29,8 @@ def pick_device(name: str = "auto") -> str:
     >>> pick_device("cpu")
     'cpu'
     """
-    if name == "cpu":
-        return name
+    if name == "cpu" or (name == "auto" and not _could_have_gpu()):
+        return "cpu"
     try:
         import torch
     except ImportError:
@@ -43,6 +44,20 @@ def pick_device(name: str = "auto") -> str:
     if name.split(":")[0] not in found:
         raise ValueError(f"there is no device {name!r} for PyTorch here; use auto, {' or '.join(found)}.")
     return name
+
+
+def _could_have_gpu() -> bool:
+    """False where PyTorch can find no GPU, told without loading PyTorch, which takes a second.
+
+    On Linux it needs NVIDIA's driver, a library, or AMD's, a device file; of other systems nothing is told.
+    """
+    if sys.platform != "linux" or Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def environments(device: str) -> list[dict[str, str]]:

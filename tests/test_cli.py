@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from synthetic import expose
 
+from rawkit.devices import _could_have_gpu
 from rawkit.raw.dng import write_dng
 from rawkit.raw.image import CFA, BlackLevel, Metadata, RawImage
 from rawkit.resources import bundled_profiles
@@ -400,3 +401,17 @@ def screen(text):
             line = lines.get(row, "").ljust(column)
             lines[row], column = line[:column] + character + line[column + 1 :], column + 1
     return lines.values()
+
+
+def test_pytorch_is_loaded_by_the_worker_alone(dng, tmp_path):
+    """Where no GPU can be; the question for one is PyTorch's to answer."""
+    pytest.importorskip("torch")
+    if _could_have_gpu():
+        pytest.skip("there may be a GPU")
+    code = (
+        "import sys\nfrom rawkit.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, "denoise", str(dng), "-o", str(tmp_path), "--model", "fast", "--dry-run"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.stdout.splitlines()[-1] == "0 False", run.stderr

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rawkit import devices
 from rawkit.devices import environments, pick_device
 
 
@@ -34,3 +35,14 @@ def test_processes_for_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments("cuda")] == ["3", "5"]
     assert environments("cuda:1") == environments("mps") == [{}]
+
+
+def test_that_there_is_no_gpu_is_told_as_pytorch_tells_it(monkeypatch):
+    torch = pytest.importorskip("torch")
+    if not devices._could_have_gpu():
+        assert not torch.cuda.is_available()
+        assert not torch.backends.mps.is_available()
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, "_could_have_gpu", lambda: True)
+        told_by_torch = pick_device()
+    assert pick_device() == told_by_torch

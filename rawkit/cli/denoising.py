@@ -105,13 +105,10 @@ def denoise(
 
     options = FileOptions(iso, black_level, white_level, cfa, size, dtype)
     inputs = inputs_or_stop(files, recursive=recursive)
-    try:
-        denoiser = rawkit.Denoiser.load(model, device=device)
-    except ValueError as error:
-        stop(str(error), USAGE)
-    batch = BatchOptions(workers, cluster, time_limit, memory, log, gpus=environments(denoiser.device))
+    name, where = _chosen(model, device)
+    batch = BatchOptions(workers, cluster, time_limit, memory, log, gpus=environments(where))
     settings = DenoiseSettings(
-        model=denoiser.name, strength=strength, chroma_strength=chroma, self_ensemble=self_ensemble,
+        model=name, strength=strength, chroma_strength=chroma, self_ensemble=self_ensemble,
         format=format.value, profile=profile, camera=camera, darktable=darktable, reading=options.keywords(),
         exiftool=exiftool, device=device, threads=batch.threads,
     )  # fmt: skip
@@ -129,6 +126,27 @@ def denoise(
         )
         results = batch.collect(outcomes, len(jobs), text="denoising", as_json=as_json, tell=_tell_denoised)
     finish(results, as_json=as_json, verb="planned" if dry_run else "denoised")
+
+
+def _chosen(model: str, device: str) -> tuple[str, str]:
+    """Name of the denoiser and where it computes; ends the program where it does not.
+
+    Bundled weights are checked by their SHA-256 and loaded by the workers; here PyTorch would cost a second.
+    """
+    from importlib.util import find_spec
+
+    from rawkit.devices import pick_device
+    from rawkit.resources import bundled_weights
+    from rawkit.restore.denoise import AUTO, default_denoiser
+
+    try:
+        name = default_denoiser() if model == AUTO else model
+        if name in bundled_weights() and find_spec("torch") and find_spec("safetensors"):
+            return name, pick_device(device)
+        denoiser = rawkit.Denoiser.load(model, device=device)
+    except ValueError as error:
+        stop(str(error), USAGE)
+    return denoiser.name, denoiser.device
 
 
 def _tell_denoised(result: dict[str, Any]) -> None:
