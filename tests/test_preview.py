@@ -1,12 +1,14 @@
 """Previews: geometry, colors, tone and bytes against closed forms and other decoders."""
 
 import io
+import struct
 import zlib
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import get_sampling
 
 from rawkit.raw import preview
 from rawkit.raw.develop import develop
@@ -179,6 +181,17 @@ def test_preview_is_the_new_picture_in_the_old_structure(tmp_path, order, tiled,
     # A rewrite of a rewrite uses the same places again; only the preview's own compressed size may differ a little.
     assert write_dng(read_raw(target), again, source=target).size <= written.size + 512
     np.testing.assert_array_equal(read_raw(again).raster, read_raw(target).raster)
+
+
+@pytest.mark.parametrize("sampling", [0, 1, 2])
+def test_chroma_sampling_of_an_old_preview_is_kept_however_large_it_is(sampling):
+    picture = np.random.default_rng(1).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    old = bytearray(preview.jpeg(picture, 80, sampling))
+    start = old.index(b"\xff\xc0")  # SOF0: marker, length, precision, height, width
+    old[start + 5 : start + 9] = struct.pack(">HH", 20_000, 15_000)  # 300 megapixels, more than Pillow opens
+    new = preview._jpeg_like(picture, bytes(old))
+    with Image.open(io.BytesIO(new)) as image:
+        assert get_sampling(image) == sampling
 
 
 def test_the_time_is_written_when_it_is_known(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from rawkit.errors import UnsupportedRawError
-from rawkit.raw.tiff import ASCII, BYTE, DOUBLE, LONG, RATIONAL, SHORT, SRATIONAL, Entry, TiffFile, serialize_ifd
+from rawkit.raw.tiff import ASCII, BYTE, DOUBLE, LONG, RATIONAL, SHORT, SRATIONAL, Entry, Ifd, TiffFile, serialize_ifd
 
 VALUES = [
     (254, LONG, [0]),
@@ -96,6 +96,15 @@ def test_other_files_are_named_for_what_they_are():
         TiffFile.parse(b"\xff\xd8\xff\xe0" + bytes(12))
     with pytest.raises(ValueError, match="even byte"):
         serialize_ifd([], 9)
+
+
+def test_more_numbers_than_a_picture_needs_are_not_unpacked():
+    # Four million floats of Python take a hundred megabytes; a level has a handful.
+    entry = Entry(50714, SHORT, (1 << 22) + 1, bytes(2 * (1 << 22) + 2))
+    directory = Ifd(8, {50714: entry}, 0, "<")
+    for read in (directory.get, directory.first, directory.whole_numbers):
+        with pytest.raises(UnsupportedRawError, match="4194305 numbers"):
+            read(50714)
 
 
 def test_a_directory_cannot_multiply_the_file_in_memory():

@@ -460,17 +460,27 @@ def _decode_jpeg(data: memoryview, shape: tuple[int, int, int], layout: Layout) 
     return _checked(pixels.reshape(-1)[: rows * per_row].reshape(shape), layout)
 
 
-def jpeg_frame(data: memoryview) -> tuple[int, int, int, int]:
+def jpeg_frame(data: bytes | memoryview) -> tuple[int, int, int, int]:
     """Frame type, height, width and components of a JPEG stream, from its SOF marker."""
+    at = frame_header(data)
+    return data[at + 1], data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8], data[at + 9]
+
+
+def frame_header(data: bytes | memoryview) -> int:
+    """Position of a JPEG stream's SOF marker, at least 10 bytes before its end (ITU-T T.81, B.2.2).
+
+    Raises
+    ------
+    UnsupportedRawError
+        This is no JPEG, or its header is cut.
+    """
     position = 2
     if bytes(data[:2]) != b"\xff\xd8":
         raise UnsupportedRawError("a strip or tile should be a JPEG and is not: the file is damaged.")
     while position + 10 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # DHT, JPG and DAC are no frames
-            height = data[position + 5] << 8 | data[position + 6]
-            width = data[position + 7] << 8 | data[position + 8]
-            return marker, height, width, data[position + 9]
+            return position
         position += 2 + (data[position + 2] << 8 | data[position + 3])
     raise UnsupportedRawError("a JPEG strip or tile has no frame header: the file is damaged.")
 

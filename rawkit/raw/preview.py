@@ -47,6 +47,7 @@ _GRAY, _RGB, _YCBCR = 1, 2, 6  # PhotometricInterpretation
 _GRAY_GAMMA_22, _SRGB = 1, 2  # PreviewColorSpace
 _QUALITIES = (95, 92, 90, 85, 80)  # of JPEG; the best that fits into the old preview's bytes, else the one below
 _QUALITY = 90
+_SAMPLINGS = (b"\x11\x11\x11", b"\x21\x11\x11", b"\x22\x11\x11")  # horizontal and vertical factors of Y, Cb, Cr
 _BAND = 256  # blocks or pixels of rows rendered at a time
 _MARGIN = 12  # pixels around a developed band: two X-Trans periods, and more than any demosaicing here reaches
 _STEPS = 65535  # of linear light, in the tone curve's table
@@ -347,18 +348,24 @@ def _encoded(part: NDArray[np.uint8], layout: Layout, old: bytes) -> bytes:
 
 def _jpeg_like(picture: NDArray[np.uint8], old: bytes) -> bytes:
     """JPEG with the old one's chroma sampling, in as many bytes if that can be had at a good quality."""
-    from PIL import Image
-    from PIL.JpegImagePlugin import get_sampling
-
-    with Image.open(io.BytesIO(old)) as image:
-        sampling = get_sampling(image)
-    if sampling < 0 and picture.shape[2] == 3:
-        raise UnsupportedRawError("a JPEG whose chroma sampling is none of 4:4:4, 4:2:2 and 4:2:0.")
+    sampling = _chroma_sampling(old) if picture.shape[2] == 3 else 0
     for quality in _QUALITIES:
-        data = jpeg(picture, quality, max(sampling, 0))
+        data = jpeg(picture, quality, sampling)
         if len(data) <= len(old):
             return data
-    return jpeg(picture, _QUALITY, max(sampling, 0))
+    return jpeg(picture, _QUALITY, sampling)
+
+
+def _chroma_sampling(data: bytes) -> int:
+    """How a JPEG of three components samples chroma: 0, 1, 2 is 4:4:4, 4:2:2, 4:2:0.
+
+    From the frame header: Pillow takes a preview of more than 179 megapixels for an attack.
+    """
+    at = dng_pixels.frame_header(data) + 10  # of each component: number, sampling factors, quantization table
+    factors = bytes(data[at + 1 : at + 9 : 3])
+    if factors not in _SAMPLINGS:
+        raise UnsupportedRawError("a JPEG whose chroma sampling is none of 4:4:4, 4:2:2 and 4:2:0.")
+    return _SAMPLINGS.index(factors)
 
 
 def jpeg(picture: NDArray[np.uint8], quality: int = _QUALITY, sampling: int = 0) -> bytes:

@@ -91,15 +91,16 @@ class Ifd:
         return tag in self.entries
 
     def get(self, tag: int, default: tuple = ()) -> tuple:
-        """All values of a tag."""
+        """All values of a tag; ``UnsupportedRawError`` where it holds more numbers than any picture needs."""
         entry = self.entries.get(tag)
-        return default if entry is None else entry.values(self.order)
+        if entry is None:
+            return default
+        if entry.count > _MAX_NUMBERS and entry.type != ASCII:  # text is one value
+            raise UnsupportedRawError(f"tag {tag} holds {entry.count} numbers: the file is damaged.")
+        return entry.values(self.order)
 
     def whole_numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
         """All values of a tag of whole numbers; ``UnsupportedRawError`` where it holds others, or text."""
-        entry = self.entries.get(tag)
-        if entry is not None and entry.count > _MAX_NUMBERS:
-            raise UnsupportedRawError(f"tag {tag} holds {entry.count} numbers: the file is damaged.")
         values = self.get(tag, default)
         if not all(isinstance(v, int | float) and float(v).is_integer() for v in values):
             raise UnsupportedRawError(f"tag {tag} holds {values[:4]} where whole numbers were expected.")
