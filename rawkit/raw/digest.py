@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from rawkit.errors import UnsupportedRawError
 from rawkit.raw import dng_pixels
 from rawkit.raw.dng_directory import RawDirectory
 from rawkit.raw.tiff import TiffFile
@@ -94,7 +95,8 @@ def digest_mismatch(tiff: TiffFile, directory: RawDirectory, stored: NDArray) ->
     -----
     Checked: NewRawImageDigest, or RawImageDigest where only that is there, of 9- to 16-bit integers and 32-bit floats,
     stored losslessly and without a LinearizationTable.  Of lossy data the digest is taken over compressed bytes, and
-    how writers hash 8-bit and 16- or 24-bit float samples is not specified.
+    how writers hash 8-bit and 16- or 24-bit float samples is not specified.  Not checked either where a transparency
+    mask belongs to the digest and is damaged or of a form rawkit does not read.
     """
     raw = directory.ifd
     layout = dng_pixels.Layout.from_ifd(raw, len(tiff.data))
@@ -106,8 +108,11 @@ def digest_mismatch(tiff: TiffFile, directory: RawDirectory, stored: NDArray) ->
         entry = directory.first.entries.get(tag)
         if entry is None or len(entry.data) != _MD5_BYTES or not any(entry.data):
             continue
-        new = tag == _NEW_DIGEST
-        found = new_raw_image_digest(stored, dng_pixels.transparency_mask(tiff)) if new else raw_image_digest(stored)
+        try:
+            mask = dng_pixels.transparency_mask(tiff) if tag == _NEW_DIGEST else None
+        except UnsupportedRawError:  # the picture can be read, what else the digest covers cannot
+            return None
+        found = new_raw_image_digest(stored, mask) if tag == _NEW_DIGEST else raw_image_digest(stored)
         if found == entry.data:
             return None
         return (

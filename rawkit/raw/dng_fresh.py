@@ -82,6 +82,16 @@ def build(
         Remarks for the user are appended.
     preview_time : datetime or None
         PreviewDateTime; see ``rawkit.raw.preview.preview_tags``.
+
+    Returns
+    -------
+    bytearray
+
+    Raises
+    ------
+    UnsupportedRawError
+        The image has neither 1 nor 3 colors, its metadata hold a number that no DNG can, or the file would grow
+        beyond 4 GB.
     """
     if raster.planes not in (1, 3):
         raise UnsupportedRawError(f"a fresh DNG has 1 or 3 color planes, the image has {raster.planes}.")
@@ -250,7 +260,7 @@ def _preview(image: AnyRaw, longest: int) -> NDArray[np.uint8]:
 
 def _default_crop(image: AnyRaw) -> tuple[int, int, int, int]:
     """(top, left, height, width) in the active area: all that needs no neighbors beyond it to be demosaiced."""
-    height, width = (image.mosaic if isinstance(image, RawImage) else image.pixels).shape[:2]
+    height, width = preview.image_size(image)
     colored = isinstance(image, RawImage) and image.cfa.shape != (1, 1)
     margin = _CROP_MARGIN if colored and min(height, width) > 4 * _CROP_MARGIN else 0
     return margin, margin, height - 2 * margin, width - 2 * margin

@@ -66,7 +66,10 @@ _FLOAT_SINCE, _LOSSLESS_SINCE, _WITHOUT_JPEG_XL = (1, 4, 0, 0), (1, 1, 0, 0), (1
 
 
 def full_raster(source: bytes, image: AnyRaw) -> AnyRaw:
-    """A linear image that was cropped to the active area, with the source's border around it again."""
+    """A linear image that was cropped to the active area, with the source's border around it again.
+
+    Mosaics, which keep their borders, and linear images of any other size come back as they are.
+    """
     directory = find_raw(TiffFile.parse(source))
     raw, shape = directory.ifd, directory.shape
     area = raw.whole_numbers(50829)
@@ -95,6 +98,17 @@ def rewrite(
         What to store; see ``rawkit.raw.dng_raster``.
     noise_tags : list of Entry
         NoiseProfile and NoiseReductionApplied in the source's byte order.
+
+    Returns
+    -------
+    bytearray
+        The file.
+
+    Raises
+    ------
+    UnsupportedRawError
+        The source is damaged or stores another raster, its OpcodeList1 depends on stored values that would change,
+        or the file would grow beyond 4 GB.
     """
     tiff = TiffFile.parse(source)
     order, raw = tiff.order, find_raw(tiff)

@@ -157,6 +157,11 @@ def pack(mosaic: NDArray, cfa: CFA) -> NDArray:
     Returns
     -------
     (P, H / rows, W / cols), P = 4 for Bayer in order R, Gr, Gb, B; 36 for X-Trans; 1 for mono.
+
+    Raises
+    ------
+    ValueError
+        H or W is no multiple.
     """
     rows, cols = cfa.shape
     if mosaic.shape[0] % rows or mosaic.shape[1] % cols:

@@ -79,7 +79,7 @@ def render_small(image: AnyRaw, height: int, width: int, crop: Crop | None = Non
     -------
     (height, width, 3) float32, 1 = saturation, not clipped
     """
-    rows, cols = (image.mosaic if isinstance(image, RawImage) else image.pixels).shape[:2]
+    rows, cols = image_size(image)
     top, left, tall, wide = (round(v) for v in crop or (0, 0, rows, cols))
     whole = cut(image, top, left, min(rows, top + tall), min(cols, left + wide))
     block = max(1, min(tall // height, wide // width))
@@ -89,7 +89,10 @@ def render_small(image: AnyRaw, height: int, width: int, crop: Crop | None = Non
 
 
 def cut(image: AnyRaw, top: int, left: int, bottom: int, right: int) -> AnyRaw:
-    """Part of the active area with its levels and phase, lying as stored."""
+    """Rows ``top`` to ``bottom`` and columns ``left`` to ``right`` of the active area (ends excluded), as stored.
+
+    Levels, black deltas and the phase of the color filter array go along; what lies outside is not kept.
+    """
     black = image.black
     delta_h = None if black.delta_h is None else black.delta_h[left:right]
     delta_v = None if black.delta_v is None else black.delta_v[top:bottom]
@@ -207,6 +210,16 @@ def replace_previews(source: bytes, image: AnyRaw, notes: list[str], rendered: d
     rendered : datetime or None
         PreviewDateTime; None takes SOURCE_DATE_EPOCH, and without that the tag is left out: the same input then
         gives the same bytes.
+
+    Returns
+    -------
+    bytes
+        ``source`` itself where it has no previews.
+
+    Raises
+    ------
+    UnsupportedRawError
+        ``source`` is damaged or no DNG, or the image cannot be rendered.
     """
     tiff = TiffFile.parse(source)
     previews = [

@@ -27,6 +27,8 @@ def write_linear_tiff(
 ) -> None:
     """Write ``image`` as (H, W, 3) uint16 TIFF with an ICC profile, upright, losslessly compressed.
 
+    Stored value = round(65535 * clip(u, 0, 1)), u: linear light in ``primaries``, 1 = saturation.
+
     Parameters
     ----------
     primaries : "rec2020" or "srgb"
@@ -36,6 +38,8 @@ def write_linear_tiff(
     ------
     OutputExistsError
         ``path`` exists and ``overwrite`` is false.
+    UnsupportedRawError
+        The image has neither 1 nor 3 colors.
     """
     import tifffile
 
