@@ -1,6 +1,7 @@
 """The before-and-after page: figures against known truths, and a page that asks nobody for anything."""
 
 import re
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from rawkit.errors import UnsupportedRawError
 from rawkit.raw.develop import demosaic
 from rawkit.raw.dng import write_dng
 from rawkit.raw.image import CFA, BlackLevel, Metadata, RawImage
-from rawkit.report.compare import compare_images, comparison_page, edge_slope
+from rawkit.report.compare import compare_images, comparison_page, edge_slope, figures
 from rawkit.sensor.database import FoundNoise
 from rawkit.sensor.params import NoiseParams
 
@@ -52,6 +53,20 @@ def test_figures_of_a_perfect_result(pair):
     assert result.left == pytest.approx(0.0, abs=1e-6)
     z = (result.residual.astype(float) - 128) / 24
     assert z.std() == pytest.approx(1.0, abs=0.02)
+
+
+def test_without_read_noise_equal_black_pixels_differ_by_nothing():
+    """0 over 0 is no number; z is 0 there, and the figures are those of the other pixels."""
+    electrons = scene()
+    noisy = expose(electrons, system_gain=GAIN, read_noise=0.0, rng=np.random.default_rng(3))
+    clean = (512 + GAIN * electrons).astype(np.float32)
+    noisy[:8] = clean[:8] = 512
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = compare_images(raw(noisy), raw(clean), FoundNoise(NoiseParams(GAIN, 0.0), "profile", "made up"))
+    assert np.all(result.residual[:8] == 128)
+    assert result.taken == pytest.approx(1.0, abs=0.1)
+    assert {name: value for name, value, _ in figures(replace(result, left=1.0))}["Noise removed"] == "0.0 dB"
 
 
 def test_a_blurred_result_is_less_sharp_and_takes_detail(pair):

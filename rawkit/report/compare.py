@@ -149,7 +149,9 @@ def compare_images(
     residual = x_before - x_after
     check = taken = left = None
     if noise is not None:
-        residual /= np.sqrt(_variance(before, x_after, noise.params))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            residual /= np.sqrt(_variance(before, x_after, noise.params))
+        residual[np.isnan(residual)] = 0  # no noise and no difference: a camera without read noise, at black
         taken = _spread(residual)
         params = noise.params.for_planes(before.plane_phases)
         white = float(np.min(before.white_level - np.asarray(before.black_level)))
@@ -263,7 +265,7 @@ def figures(comparison: Comparison) -> list[tuple[str, str, str]]:
         return "not known" if value is None else format(value, form)
 
     check, left = comparison.check, comparison.left
-    removed = None if left is None or left <= 0 else -10 * np.log10(left)
+    removed = None if left is None or left <= 0 else 10 * np.log10(1 / left)
     rows = [
         ("Sharpness kept", told(comparison.sharpness, ".3f"),
          "Steepness of the steepest 1 % of edges, after over before; 1: as sharp as it was."),

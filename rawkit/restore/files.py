@@ -122,15 +122,7 @@ def denoise_file(
         ``model``, ``noise`` (``noise_numbers``), ``notes``; of a written file also ``noise_check`` and what the writer
         tells.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DamagedDataWarning)
-        image = read_raw(source, **settings.reading)
-    notes = []
-    for warning in caught:
-        if issubclass(warning.category, DamagedDataWarning):
-            notes.append(str(warning.message))
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    image, notes = read_noted(source, reading=settings.reading)
     found = find_noise(image, profile=settings.profile, camera=settings.camera, darktable=settings.darktable)
     result: dict[str, Any] = {"model": settings.model, "noise": noise_numbers(image, found), "notes": notes}
     if write is None:
@@ -154,6 +146,20 @@ def denoise_file(
     written = _write(clean, write, source, settings, found, left, changed=max(strengths) > 0)
     notes += written.pop("notes")
     return {**result, **written, "noise_check": check.to_dict(), "sidecars": _sidecars(source, target, notes)}
+
+
+def read_noted(path: Path, *, reading: Mapping[str, Any]) -> tuple[AnyRaw, list[str]]:
+    """``read_raw`` with its keywords, and what is damaged, which would be a warning else; importable by name."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DamagedDataWarning)
+        image = read_raw(path, **reading)
+    notes = []
+    for warning in caught:
+        if issubclass(warning.category, DamagedDataWarning):
+            notes.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return image, notes
 
 
 def noise_numbers(image: AnyRaw, found: FoundNoise) -> dict[str, Any]:

@@ -12,9 +12,8 @@ the same settings the bytes are the same.
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,14 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawkit.batch import Job, run_jobs
-from rawkit.errors import DamagedDataWarning, RawkitError, UnsupportedRawError, WeightsError
+from rawkit.errors import RawkitError, UnsupportedRawError, WeightsError
 from rawkit.parallel import SERIAL, MapFunction, map_files
-from rawkit.raw.image import AnyRaw
-from rawkit.raw.read import read_raw
 from rawkit.report.compare import Comparison, find_noise_or_why
 from rawkit.resources import bundled_weights
 from rawkit.restore.denoise import CLASSICAL, Denoiser
-from rawkit.restore.files import DenoiseSettings, defects_to_repair, denoise_file
+from rawkit.restore.files import DenoiseSettings, defects_to_repair, denoise_file, read_noted
 from rawkit.restore.tiling import Progress
 from rawkit.view.folder import Folder
 from rawkit.view.picture import Box, Opened, Part, denoised_part, exposed, overview, rendered_part, with_neutral
@@ -255,11 +252,11 @@ class Session:
             self.saving = None
 
     def _open(self, path: Path) -> Opened:
-        (result,) = self.decode(partial(_read, reading=self.settings.reading), [path])
+        (result,) = self.decode(partial(read_noted, reading=self.settings.reading), [path])
         if result.value is None:
             raise UnsupportedRawError(result.error or f"{path.name} cannot be read.")
-        image, told = result.value
-        shown, notes = with_neutral(image), list(told)
+        image, notes = result.value
+        shown = with_neutral(image)
         noise, source = find_noise_or_why(
             shown, profile=self.settings.profile, camera=self.settings.camera, darktable=self.settings.darktable
         )
@@ -281,14 +278,6 @@ class Session:
                 raise _StopWork
 
         return check
-
-
-def _read(path: Path, *, reading: Mapping[str, Any]) -> tuple[AnyRaw, tuple[str, ...]]:
-    """The image, and what its damaged parts are; importable by name."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DamagedDataWarning)
-        image = read_raw(path, **reading)
-    return image, tuple(str(w.message) for w in caught if issubclass(w.category, DamagedDataWarning))
 
 
 def _identity(path: Path) -> tuple[str, int, int]:
