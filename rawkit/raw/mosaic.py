@@ -43,7 +43,12 @@ class MosaicSpec:
     white_level : float [DN]
         Saturation, black included.
     iso, exposure_time [s], aperture, focal_length [mm], make, model, as_shot_neutral, orientation
-        As in ``Metadata``; leave out what is not known.
+        As in ``Metadata``, numbers positive; leave out what is not known.
+
+    Raises
+    ------
+    MetadataError
+        From ``check`` and ``from_json``: a value of the wrong kind or out of range.
     """
 
     width: int | None = None
