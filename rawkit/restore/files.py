@@ -207,15 +207,17 @@ def _write(
         write_linear_tiff(clean, path)
         return {"notes": []}
     fresh = settings.format == LINEAR_DNG and isinstance(clean, RawImage)
+    stored = demosaic(clean) if fresh else clean  # pyright: ignore[reportArgumentType]
+    lost = stored.metadata.notes[len(clean.metadata.notes) :]
     written = write_dng(
-        demosaic(clean) if fresh else clean,  # pyright: ignore[reportArgumentType]
+        stored,
         path,
         source=source if is_dng(source) and not fresh else None,
         noise=None if fresh else found.params.attenuated(left),
         noise_reduction_applied=1.0 if changed else None,
         whole_numbers=changed and clean.white_level > _FINE_WHITE,
     )
-    result = {"form": written.form, "scale": written.scale, "bytes": written.size, "notes": list(written.notes)}
+    result = {"form": written.form, "scale": written.scale, "bytes": written.size, "notes": [*lost, *written.notes]}
     if settings.exiftool and written.form != "rewrite":
         added = add_missing(source, path)
         result["exiftool_added"] = list(added)
