@@ -62,6 +62,12 @@ def library_folder() -> Path:
     return user_data_path("rawkit", appauthor=False) / "profiles"
 
 
+def library_digest() -> str | None:
+    """SHA-256 of the contents of the user's own profiles, in the order of their names; None where there are none."""
+    contents = "".join(sha256(path) for path in sorted(library_folder().glob("*.json")))
+    return hashlib.sha256(contents.encode()).hexdigest() if contents else None
+
+
 @lru_cache(maxsize=1)
 def profile_validator() -> Callable[[Any], str | None]:
     """Function that checks a decoded profile against the JSON Schema: None if it fits, else what does not."""

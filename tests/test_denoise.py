@@ -270,3 +270,14 @@ def test_settings_name_the_denoiser_that_auto_stands_for():
     settings = DenoiseSettings(model="auto")
     assert settings.model == default_denoiser() != "auto"
     assert settings.parameters() == DenoiseSettings(model=settings.model).parameters()
+
+
+def test_a_new_profile_of_ones_own_makes_old_results_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAWKIT_PROFILES", str(tmp_path))
+    settings = DenoiseSettings(model="classical")
+    without = settings.parameters()
+    (tmp_path / "camera.json").write_text("{}", encoding="utf-8")
+    first = settings.parameters()
+    (tmp_path / "camera.json").write_text('{"iso": 100}', encoding="utf-8")
+    assert len({str(p) for p in (without, first, settings.parameters())}) == 3
+    assert without["profile"] is None

@@ -20,7 +20,7 @@ from rawkit.raw.develop import demosaic
 from rawkit.raw.dng import is_dng, write_dng
 from rawkit.raw.image import AnyRaw, RawImage
 from rawkit.raw.read import read_raw
-from rawkit.resources import find_weights, sha256
+from rawkit.resources import find_weights, library_digest, sha256
 from rawkit.restore.denoise import AUTO, CLASSICAL, Denoiser, default_denoiser
 from rawkit.restore.repair import known_defects
 from rawkit.restore.tiling import Progress
@@ -78,6 +78,7 @@ class DenoiseSettings:
     def parameters(self) -> dict[str, Any]:
         """Everything that decides the result, as plain values; files by their SHA-256.
 
+        Without a profile the user's own ones count: which of them a file takes is only known once it is read.
         Device and threads are left out: they change no more than the last bits.
         """
         weights = None if self.model == CLASSICAL else find_weights(self.model, also=(CLASSICAL,))
@@ -88,7 +89,7 @@ class DenoiseSettings:
             "chroma_strength": self.chroma_strength,
             "self_ensemble": self.self_ensemble,
             "format": self.format,
-            "profile": None if self.profile is None else sha256(self.profile),
+            "profile": library_digest() if self.profile is None else sha256(self.profile),
             "camera": self.camera,
             "darktable": None if self.darktable is None else sha256(self.darktable),
             "exiftool": self.exiftool,
