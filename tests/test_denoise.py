@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from rawkit.errors import ProfileError, WeightsError
+from rawkit.errors import ProfileError, UnsupportedRawError, WeightsError
 from rawkit.raw.image import CFA, BlackLevel, LinearImage, Metadata, RawImage
 from rawkit.restore.denoise import Denoiser, default_denoiser
 from rawkit.restore.files import DenoiseSettings
@@ -231,7 +231,7 @@ def test_misuse_is_explained(denoiser):
             denoiser.denoise_planes(planes, NoiseParams(1.0, 1.0), strength=strength)
     with pytest.raises(ValueError, match=r"\(P, h, w\)"):
         denoiser.denoise_planes(planes[0], NoiseParams(1.0, 1.0))
-    with pytest.raises(ValueError, match="not numbers"):
+    with pytest.raises(UnsupportedRawError, match="not numbers"):
         denoiser.denoise_planes(planes * np.nan, NoiseParams(1.0, 1.0))
 
 

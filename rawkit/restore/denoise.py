@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawkit.devices import pick_device
-from rawkit.errors import ProfileError, WeightsError
+from rawkit.errors import ProfileError, UnsupportedRawError, WeightsError
 from rawkit.raw.image import LinearImage, RawImage
 from rawkit.resources import bundled_weights, find_weights
 from rawkit.restore.noise_check import UNCHECKED, NoiseCheck, noise_check
@@ -329,7 +329,7 @@ class Denoiser:
             progress: Progress | None,
         ) -> NDArray[np.float32]:
             if not np.isfinite(planes).all():
-                raise ValueError("the signal contains values that are not numbers; repair the image first.")
+                raise UnsupportedRawError("the signal contains values that are not numbers; repair the image first.")
             if strength == 0:
                 return planes
             _check_electrons(planes, params)

@@ -123,7 +123,8 @@ def from_darktable(path: Path | str, camera: str) -> CameraProfile:
     left_out = []
     low, high = PHYSICAL_READ_NOISE
     for index, (iso, params) in enumerate(table):
-        electrons = np.sqrt(params.read_var) / params.system_gain
+        with np.errstate(over="ignore"):  # infinite is unphysical as well
+            electrons = np.sqrt(params.read_var) / params.system_gain
         bad = (electrons > 0) & ((electrons < low) | (electrons > high))
         if np.any(bad):
             left_out.append(iso)

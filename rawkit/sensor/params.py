@@ -128,7 +128,8 @@ class NoiseParams:
                 f"NoiseProfile has {len(pairs)} planes, which does not fit the phases {', '.join(phases)}."
             )
         slope, offset = np.array(chosen, np.float64).T
-        return cls(slope * span, offset * span**2, origin="file tag")
+        with np.errstate(over="ignore"):  # infinite ones are refused
+            return cls(slope * span, offset * span**2, origin="file tag")
 
     def to_dng(self, span: float, phases: Sequence[str]) -> tuple[tuple[float, float], ...]:
         """Inverse of ``from_dng``: (S, O) per color plane (R, G, B, or one for mono); greens are averaged."""
