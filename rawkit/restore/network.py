@@ -76,7 +76,7 @@ class NetworkFilter:
         level = min(max(strength, LEVELS[0]), LEVELS[1])
 
         def one(piece: NDArray[np.float32]) -> NDArray[np.float32]:
-            estimate = self._estimate(self._y(piece, gain, read_var), level)
+            estimate = self._estimate(self._y(piece[None], gain, read_var), level)
             return (gain * (estimate - read_var / gain**2))[0].cpu().numpy()
 
         threads = workers if self.device.type == "cpu" else 1
@@ -90,9 +90,9 @@ class NetworkFilter:
         )
         with self._one_frame, torch.inference_mode(), _one_thread_each(self.device.type == "cpu"), ExitStack() as stack:
             if large:
-                patches = (self._given(self._y(patch, gain, read_var), level)[0] for patch in _patches(planes, grid))
+                rows = (self._given(self._y(row, gain, read_var), level)[0] for row in _patches(planes, grid))
                 with self._autocast():
-                    attention = mean_attention(self.network, patches)
+                    attention = mean_attention(self.network, rows)
                 stack.enter_context(fixed_attention(self.network, attention))
             clean = map_tiles(
                 _inferring(one),
@@ -111,14 +111,14 @@ class NetworkFilter:
         return numbers[None]
 
     def _y(self, planes: NDArray[np.float32], gain: torch.Tensor, read_var: torch.Tensor) -> torch.Tensor:
-        """k-sigma planes (1, 4, h, w) [e-] on the device."""
-        return torch.from_numpy(planes).to(self.device)[None] / gain + read_var / gain**2
+        """k-sigma planes (B, 4, h, w) [e-] on the device."""
+        return torch.from_numpy(planes).to(self.device) / gain + read_var / gain**2
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def _given(self, y: torch.Tensor, level: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """``network_input`` of planes that are filled up to whole tokens."""
+        """``network_input`` of planes (B, 4, h, w) that are filled up to whole tokens."""
         height, width = y.shape[-2:]
         multiple = self.network.config.multiple
         below, right = -height % multiple, -width % multiple
@@ -137,11 +137,13 @@ class NetworkFilter:
 
 
 def _patches(planes: NDArray[np.float32], grid: int) -> Iterator[NDArray[np.float32]]:
-    """Patches of a frame, evenly spread on the grid of tokens; where they are depends on the frame's size alone."""
+    """Patches of a frame, evenly spread on the grid of tokens; where they are depends on the frame's size alone.
+
+    Yields (6, 4, 96, 96): a row of patches at a time, which takes less than half the time of one by one.
+    """
     tops, lefts = (np.linspace(0, max(n - _PATCH, 0), _PATCHES).astype(int) // grid * grid for n in planes.shape[1:])
     for top in tops:
-        for left in lefts:
-            yield np.ascontiguousarray(planes[:, top : top + _PATCH, left : left + _PATCH])
+        yield np.stack([planes[:, top : top + _PATCH, left : left + _PATCH] for left in lefts])
 
 
 def _inferring(fn: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Callable:
