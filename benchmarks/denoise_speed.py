@@ -67,7 +67,7 @@ def main() -> None:
     rawkit.read_raw(options.file)  # compile the decoder
     image, reading = timed(lambda: rawkit.read_raw(options.file))
     params = rawkit.find_noise(image).params
-    denoiser(_corner(image), params)  # warm up
+    denoiser(image, params, workers=options.workers)  # warm up
     attention, forward = (Clock(network.network, name) for name in ("attention", "forward"))
     spent = []
 
@@ -102,12 +102,6 @@ def main() -> None:
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
     if options.peer:
         compare(network, options.peer)
-
-
-def _corner(image):
-    """A small image of the same kind."""
-    signal = image.mosaic[:256, :256]
-    return replace(image, raster=np.ascontiguousarray(signal), active_area=None)
 
 
 def compare(network: NetworkFilter, folder: Path) -> None:
