@@ -108,7 +108,7 @@ def test_train_command_stops_and_goes_on(folder):
     recipe = folder / "tiny.toml"
     recipe.write_text(
         f'name = "tiny"\nphotographs = "{folder}"\nprocedural = 0.0\npatch = 8\nbatch = 1\nsteps = 3\nwarmup = 1\n'
-        "[network]\nwidths = [8, 16]\nblocks = [1, 1]\nhead_width = 8\n"
+        "[network]\nwidths = [8, 16]\nencoder = [1]\nbottom = 1\ndecoder = [1]\nhead_width = 8\n"
     )
     done = run("train", recipe, "-o", folder / "run", "--json")
     assert done.returncode == 0, done.stderr

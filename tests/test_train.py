@@ -62,7 +62,7 @@ def test_noise_of_a_batch_has_the_level_that_the_network_is_told():
     """Gaussian read noise, no mismatch, bright gray: D - clean has deviation s, to sampling error."""
     noise = NoiseRange(
         full_scale=(5e3, 2e4), calibrated=0.0, row=0, shading=0, offset=0, tukey_lambda=(0.13, 0.14), mismatch=(0, 0),
-        varied_level=1.0,
+        varied_level=1.0, quieter=0.0,
     )  # fmt: skip
     crops = torch.full((16, 128, 128, 3), 120, dtype=torch.uint8)
     cameras = torch.ones(1, 3)
@@ -74,6 +74,13 @@ def test_noise_of_a_batch_has_the_level_that_the_network_is_told():
     assert torch.all((measured / level - 1).abs() < 0.03), (measured, level)
     assert level.max() > 1.2
     assert level.min() < 0.5
+
+    quiet = replace(noise, varied_level=0.0, quieter=1.0)
+    sample = draw_batch(crops, cameras, quiet, torch.Generator().manual_seed(1), np.random.default_rng(1))
+    share = (sample.given[:, :4] + sample.mean - sample.target).std(dim=(1, 2, 3))
+    assert torch.all(share < 1.03)  # uniform from 0 to 1: of 16 the least is above 0.4 once in 3,500 times
+    assert share.min() < 0.4
+    assert share.max() > 0.6
 
 
 def test_batches_are_functions_of_the_step(photographs):

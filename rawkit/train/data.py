@@ -57,6 +57,7 @@ class NoiseRange:
     mismatch : standard deviation of ln(assumed / true) for K and for read variance
     level : range of the noise level s, log-uniform
     varied_level : part of the samples with s other than 1
+    quieter : part of the samples with less noise than assumed, down to none: nothing may be made up where all is clean
     """
 
     full_scale: tuple[float, float] = (40.0, 60_000.0)
@@ -71,6 +72,7 @@ class NoiseRange:
     mismatch: tuple[float, float] = (0.03, 0.06)
     level: tuple[float, float] = LEVELS
     varied_level: float = 0.25
+    quieter: float = 0.1
 
 
 def camera_table(profiles: Sequence[Path], *, leave_out: Sequence[str] = ()) -> NDArray[np.float64]:
@@ -233,6 +235,9 @@ def draw_batch(
     level = np.where(host.uniform(size=batch) < noise.varied_level, _log_uniform(host, noise.level, batch), 1.0)
     expected = planes * per_sample(full_scale)
     captured = _capture(expected, per_sample(full_scale), per_sample(read), per_sample(gain), noise, generator, host)
+
+    share = np.where(host.uniform(size=batch) < noise.quieter, host.uniform(size=batch), 1.0)
+    captured = expected + per_sample(share) * (captured - expected)
 
     slip = np.exp(host.normal(0, noise.mismatch[0], batch)), np.exp(host.normal(0, noise.mismatch[1], batch))
     # assumed K is K_true slip / s^2: one assumed electron is s^2 / slip true ones
