@@ -136,8 +136,8 @@ def test_changed_weights_are_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "change",
-    [{"widths": [10**6, 10**6]}, {"blocks": [10**9, 1]}, {"refinement": 10**9}, {"head_width": 0}, {"widths": ["a", 2]},
-     {"stem": -1}, [], 0.5],
+    [{"widths": [10**6, 10**6]}, {"encoder": [10**9]}, {"bottom": 10**9}, {"decoder": [10**9], "bottom": -(10**9)},
+     {"head_width": 0}, {"widths": ["a", 2]}, {"stem": -1}, {"unheard": 1}, [], 0.5],
 )  # fmt: skip
 def test_an_impossible_configuration_is_refused_before_memory_is_taken(saved, tmp_path, change):
     tensors, header = load_tensors(saved[1])

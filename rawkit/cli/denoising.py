@@ -133,15 +133,13 @@ def _chosen(model: str, device: str) -> tuple[str, str]:
 
     Bundled weights are checked by their SHA-256 and loaded by the workers; here PyTorch would cost a second.
     """
-    from importlib.util import find_spec
-
     from rawkit.devices import pick_device
     from rawkit.resources import bundled_weights
-    from rawkit.restore.denoise import AUTO, default_denoiser
+    from rawkit.restore.denoise import AUTO, default_denoiser, networks_run
 
     try:
         name = default_denoiser() if model == AUTO else model
-        if name in bundled_weights() and find_spec("torch") and find_spec("safetensors"):
+        if name in bundled_weights() and networks_run():
             return name, pick_device(device)
         denoiser = rawkit.Denoiser.load(model, device=device)
     except ValueError as error:

@@ -109,7 +109,7 @@ def load_network(path: Path | str) -> tuple[RawRestormer, dict[str, Any]]:
     try:
         config = RestormerConfig.from_dict(parse_json(header["config"]))
         about = dict(parse_json(header["about"]))
-        if sum((*config.encoder, config.bottom, *config.decoder)) > len(tensors):
+        if max((*config.encoder, config.bottom, *config.decoder)) > len(tensors):
             raise ValueError(f"more blocks than there are tensors, {len(tensors)}")
         with torch.device("meta"):  # shapes without memory: a network of any size may be announced
             expected = RawRestormer(config).state_dict()

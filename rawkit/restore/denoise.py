@@ -102,10 +102,13 @@ class PlaneFilter(Protocol):
 def default_denoiser() -> str:
     """Name of the denoiser for those who name none: the best bundled network where PyTorch is installed, else the
     classical one."""
-    known = bundled_weights()
-    if all(find_spec(package) for package in ("torch", "safetensors")):
-        return next((name for name in _PREFERRED if name in known), CLASSICAL)
-    return CLASSICAL
+    known = bundled_weights() if networks_run() else {}
+    return next((name for name in _PREFERRED if name in known), CLASSICAL)
+
+
+def networks_run() -> bool:
+    """Whether what networks need is installed; told without loading it."""
+    return all(find_spec(package) for package in ("torch", "safetensors"))
 
 
 def classical_filter(

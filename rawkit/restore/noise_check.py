@@ -35,9 +35,8 @@ _TOLERANCE = 1.4  # ratio of variances that is noticed; texture alone reaches 1.
 _CORRELATION = 0.15
 _CLIPPED = 0.95  # of white
 _BRIGHT = 200.0  # e-, above which var[D] is 1 to 1e-3
-_SPREAD = (
-    0.58  # interquartile range of blocks' ratios over their median; 0.49 for noise (chi^2 of 16), texture has more
-)
+# Interquartile range of blocks' ratios over their median: 0.49 for noise (chi^2 of 16 differences), texture has more.
+_SPREAD = 0.58
 
 
 @dataclass(frozen=True)
@@ -110,16 +109,16 @@ def noise_check(
     found = [_plane(n, c, p, white) for n, c, p in zip(noisy, clean, own, strict=True)]
     level, ratio, product = (np.concatenate(parts) for parts in zip(*found, strict=True))
     if level.size >= _FEWEST:
-        return _checked(level, ratio, product)
+        return _summary(level, ratio, product)
     coarse = [_coarsely_flat(n, p, white) for n, p in zip(noisy, own, strict=True)]
     energy, level, ratio = (np.concatenate(parts) for parts in zip(*coarse, strict=True))
     chosen = np.argsort(energy)[: max(_FEWEST, int(_FLATTEST * energy.size))]
     if chosen.size < _FEWEST or _spread(ratio[chosen]) > _SPREAD:
         return NoiseCheck(None, None, None, None, 0)
-    return _checked(level[chosen], ratio[chosen], None)
+    return _summary(level[chosen], ratio[chosen], None)
 
 
-def _checked(level: NDArray, ratio: NDArray, product: NDArray | None) -> NoiseCheck:
+def _summary(level: NDArray, ratio: NDArray, product: NDArray | None) -> NoiseCheck:
     bright = level > np.median(level)
     dark_ratio = float(ratio[~bright].mean())
     return NoiseCheck(
