@@ -96,7 +96,7 @@ def test_workers_do_not_matter(random_denoiser):
 
 @pytest.mark.parametrize("model", ["random", "fast"])
 def test_tiles_agree_with_the_whole_frame(random_denoiser, model):
-    """Attention is the frame's, whatever the tiles; with that of the tiles ``fast`` differs by 0.2 deviations here."""
+    """Attention is the frame's, whatever the tiles; with that of the tiles ``fast`` differs by 0.8 deviations here."""
     planes = noisy_planes(560, 320)
     planes[:, :280] *= np.float32(0.1)  # two halves that attention would tell apart
     run = (random_denoiser if model == "random" else Denoiser.load("fast", "cpu")).bayer_filter

@@ -55,6 +55,22 @@ def reference_gdfn(block, x):
     return torch.einsum("oi,bihw->bohw", block.project.weight, gelu * through(block.content, block.content_local))
 
 
+def test_a_batch_that_shares_its_attention_is_one_picture():
+    """With kernels of their center only, two patches side by side are the picture of both."""
+    torch.manual_seed(5)
+    layer = MDTA(16, 8)
+    for local in (layer.query_key_local, layer.value_local):
+        local.weight.data[:, :, [0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 2, 0, 2, 0, 1, 2]] = 0
+    patches = torch.randn(2, 16, 6, 6) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
+    layer.seen = []
+    shared = layer(patches)
+    taken, layer.seen = layer.seen, None
+    whole = layer(torch.cat(tuple(patches), 2)[None])
+    torch.testing.assert_close(torch.cat(tuple(shared), 2)[None], whole, rtol=1e-5, atol=1e-6)
+    assert taken[0].shape == (1, 2, 8, 8)
+    assert (layer(patches) - shared).abs().max() > 1e-3  # each with its own is something else
+
+
 @pytest.mark.parametrize(("block", "reference"), [(MDTA(16, 8), reference_mdta), (GDFN(16, 2.0), reference_gdfn)])
 @pytest.mark.parametrize("shape", [(2, 16, 12, 20), (1, 16, 1, 3)])
 def test_fast_forms_equal_the_formulas(block, reference, shape):

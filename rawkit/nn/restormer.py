@@ -38,7 +38,7 @@ S. W. Zamir et al., "Restormer: efficient transformer for high-resolution image 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -167,15 +167,16 @@ class MDTA(nn.Module):
         self.value_local = _conv(channels, channels, 3, groups=channels)
         self.project = nn.Linear(channels, channels, bias=False)
         self.fixed: Tensor | None = None  # A to be used, whatever the picture
-        self.seen: list[Tensor] | None = None  # takes every A, where there is a list
+        self.seen: list[Tensor] | None = None  # where there is a list, the batch shares one A, and the list takes it
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         q_k = self.query_key_local(self.query_key(x)).permute(0, 2, 3, 1).reshape(batch, -1, 2 * channels)
         value = self.value_local(self.value(x)).permute(0, 2, 3, 1).reshape(batch, -1, channels)
-        attention = self._attention(q_k, channels) if self.fixed is None else self.fixed.expand(batch, -1, -1, -1)
         if self.seen is not None:
-            self.seen.append(attention)
+            self.seen.append(self._attention(q_k.reshape(1, -1, 2 * channels), channels))
+        fixed = self.seen[-1] if self.seen else self.fixed
+        attention = self._attention(q_k, channels) if fixed is None else fixed.expand(batch, -1, -1, -1)
         # project(A v) = v (W A)^T: one matrix per picture, block-diagonal A times W
         mixed = torch.einsum("ohi,bhij->bohj", self.project.weight.float().view(channels, self.heads, -1), attention)
         out = value @ mixed.reshape(batch, channels, channels).transpose(1, 2).to(value.dtype)
@@ -279,9 +280,12 @@ class RawRestormer(nn.Module):
         return torch.cat((residual, y[:, self.config.planes :]), 1) if self.config.uncertainty else residual
 
     def attention(self, x: Tensor) -> list[Tensor]:
-        """The attention matrices A (B, heads, c, c) of every MDTA, in the order of ``attention_layers``.
+        """The attention matrix A (1, heads, c, c) of every MDTA over all pixels of the batch, float32, c the channels
+        of a head; in the order of ``attention_layers``.
 
-        Levels without attention are not computed on the way up, which is more than half of the work.
+        With patches of a picture as the batch this is nearly the picture's own attention.  (The mean of the patches'
+        matrices is not: it lies nearer to the uniform one.)  Levels without attention are not computed on the way up,
+        which is more than half of the work.
         """
         layers = self.attention_layers
         for layer in layers:
@@ -317,24 +321,9 @@ class RawRestormer(nn.Module):
         return x
 
 
-def mean_attention(network: RawRestormer, patches: Iterable[Tensor]) -> list[Tensor]:
-    """Mean attention matrix A of each MDTA over patches of a picture, in the order of ``attention_layers``.
-
-    Parameters
-    ----------
-    patches : tensors as of ``RawRestormer.forward``
-
-    Returns
-    -------
-    list of (1, heads, c, c) float32, c the channels of a head
-    """
-    layers = zip(*(network.attention(patch) for patch in patches), strict=True)
-    return [torch.cat(matrices).mean(0, keepdim=True) for matrices in layers]
-
-
 @contextmanager
 def fixed_attention(network: RawRestormer, matrices: Sequence[Tensor]) -> Iterator[None]:
-    """Inside, every MDTA uses its matrix of ``mean_attention``: a pixel depends on its neighborhood alone."""
+    """Inside, every MDTA uses its matrix of ``RawRestormer.attention``: a pixel depends on its neighborhood alone."""
     layers = network.attention_layers
     for layer, matrix in zip(layers, matrices, strict=True):
         layer.fixed = matrix
