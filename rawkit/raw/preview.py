@@ -26,6 +26,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -232,9 +233,11 @@ def replace_previews(source: bytes, image: AnyRaw, notes: list[str], rendered: d
     raw = find_raw(tiff)
     crops = possible_crops(raw.first, raw.ifd, image_size(image))
     done: list[tuple[Ifd, int, list[bytes]]] = []
-    for ifd, pointer in previews:
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        drawn = [(*place, pool.submit(_preview_segments, source, place[0], image, crops)) for place in previews]
+    for ifd, pointer, future in drawn:
         try:
-            done.append((ifd, pointer, _preview_segments(source, ifd, image, crops)))
+            done.append((ifd, pointer, future.result()))
         except UnsupportedRawError as error:
             size = f"{ifd.first(256, 0)} x {ifd.first(257, 0)}"
             notes.append(f"the preview of {size} pixels shows the picture before: {error}")
