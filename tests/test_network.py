@@ -10,6 +10,7 @@ from rawkit.nn.raw_planes import LEVELS, electrons, network_input, stabilized  #
 from rawkit.nn.restormer import MDTA, RawRestormer, RestormerConfig  # noqa: E402
 from rawkit.nn.weights import save_network  # noqa: E402
 from rawkit.raw.image import CFA, BlackLevel, RawImage, pack  # noqa: E402
+from rawkit.resources import bundled_weights  # noqa: E402
 from rawkit.restore.denoise import Denoiser  # noqa: E402
 from rawkit.restore.network import NetworkFilter  # noqa: E402
 from rawkit.restore.phases import TURNS, turn, turn_back  # noqa: E402
@@ -94,12 +95,12 @@ def test_workers_do_not_matter(random_denoiser):
     assert np.array_equal(one, two)
 
 
-@pytest.mark.parametrize("model", ["random", "fast"])
+@pytest.mark.parametrize("model", ["random", *bundled_weights()])
 def test_tiles_agree_with_the_whole_frame(random_denoiser, model):
     """Attention is the frame's, whatever the tiles; with that of the tiles ``fast`` differs by 0.8 deviations here."""
     planes = noisy_planes(560, 320)
     planes[:, :280] *= np.float32(0.1)  # two halves that attention would tell apart
-    run = (random_denoiser if model == "random" else Denoiser.load("fast", "cpu")).bayer_filter
+    run = (random_denoiser if model == "random" else Denoiser.load(model, "cpu")).bayer_filter
     whole = run(planes, PARAMS, strength=1.0, workers=1, tile=1024)
     tiled = run(planes, PARAMS, strength=1.0, workers=1, tile=384)  # the smallest that is chosen
     noise = np.sqrt(PARAMS.variance(np.maximum(planes, 0)))
@@ -119,13 +120,14 @@ def test_bayer_arrangements_of_one_scene_agree(random_denoiser):
         np.testing.assert_allclose(inside, whole[top:, left:][22:-22, 22:-22], atol=0.5)
 
 
+@pytest.mark.parametrize("model", bundled_weights())
 @pytest.mark.parametrize("electrons", [1.0, 60.0, 1000.0, 10000.0])
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_nothing_is_made_up_where_there_is_less_noise_than_the_profile_says(electrons, share):
+def test_nothing_is_made_up_where_there_is_less_noise_than_the_profile_says(model, electrons, share):
     """A flat field keeps its mean and stays flat; a network that saw no quiet pictures moved it by 0.3 deviations."""
     sd = (electrons + 4.0) ** 0.5
     noise = np.random.default_rng(1).normal(0, share * sd, (4, 128, 128))
-    clean = Denoiser.load("fast", "cpu").denoise_planes((electrons + noise).astype(np.float32), NoiseParams(1.0, 4.0))
+    clean = Denoiser.load(model, "cpu").denoise_planes((electrons + noise).astype(np.float32), NoiseParams(1.0, 4.0))
     # of 65,536 values of noise: the mean is known to 0.004 deviations
     assert abs(clean.mean() - electrons) < 0.1 * sd
     assert clean.std() < 0.15 * sd

@@ -9,9 +9,11 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from rawkit.errors import WeightsError  # noqa: E402
-from rawkit.nn.restormer import RestormerConfig  # noqa: E402
+from rawkit.nn.restormer import SIZES, RestormerConfig  # noqa: E402
 from rawkit.nn.weights import load_network, load_tensors  # noqa: E402
 from rawkit.resources import bundled_profiles, find_recipe  # noqa: E402
+from rawkit.restore.denoise import Denoiser  # noqa: E402
+from rawkit.sensor.params import NoiseParams  # noqa: E402
 from rawkit.train.data import NoiseRange, Pictures, camera_table, draw_batch, tukey_unit  # noqa: E402
 from rawkit.train.denoiser import Recipe, train  # noqa: E402
 from rawkit.train.procedural import procedural_picture  # noqa: E402
@@ -150,6 +152,38 @@ def test_training_removes_noise(recipe, tmp_path, photographs):
     longer = replace(recipe, procedural=0.0, steps=150, warmup=10, patch=16, peak_rate=4e-3)
     train(longer, tmp_path / "run", device="cpu", progress=lambda step, steps, loss: losses.append(loss))
     assert losses[-1] < 0.87 * losses[0]
+
+
+def test_predicted_deviations_are_those_of_the_errors(recipe, tmp_path, photographs):
+    """Gray pictures and random ones: errors differ several times, and what is expected goes along."""
+    for path in list(photographs.iterdir())[:2]:
+        Image.fromarray(np.full((96, 96, 3), 120, np.uint8)).save(path)
+    noise = NoiseRange(full_scale=(2e3, 4e3), calibrated=0.0)
+    recipe = replace(
+        recipe, network=replace(TINY, uncertainty=True), procedural=0.0, steps=250, warmup=10, patch=16, batch=4,
+        peak_rate=4e-3, likelihood=0.2, noise=noise, validation=str(photographs), validation_count=1,
+        validate_every=250,
+    )  # fmt: skip
+    weights = train(recipe, tmp_path / "run", device="cpu")
+    denoiser = Denoiser.load(str(weights), "cpu")
+    rng = np.random.default_rng(3)
+    spread = []
+    for clean in (np.full((4, 64, 64), 100.0), rng.uniform(50, 1500, (4, 64, 64))):
+        noisy = (2 * rng.poisson(clean) + rng.normal(0, 4, clean.shape)).astype(np.float32)
+        params = NoiseParams(2.0, 16.0)
+        error = (denoiser.denoise_planes(noisy, params) - 2 * clean)[:, 8:-8, 8:-8]
+        expected = denoiser.deviation_planes(noisy, params)[:, 8:-8, 8:-8]
+        # the law of 250 steps, not sampling, is what limits this: 9,216 errors tell their deviation to 0.7 %
+        assert np.sqrt(np.mean(error**2)) == pytest.approx(np.sqrt(np.mean(expected**2)), rel=0.15)
+        spread.append(np.median(expected))
+    assert spread[1] > 2 * spread[0]
+    with pytest.raises(ValueError, match="does not predict"):
+        Denoiser.load("classical").deviation_planes(np.zeros((4, 8, 8)), NoiseParams(1.0, 4.0))
+
+
+def test_a_recipe_may_change_a_size():
+    changed = Recipe.from_dict({"name": "x", "network": {"size": "fast", "uncertainty": True}}).network
+    assert changed == replace(SIZES["fast"], uncertainty=True)
 
 
 def test_recipes_are_read_and_wrong_ones_named(tmp_path):

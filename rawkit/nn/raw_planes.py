@@ -36,6 +36,14 @@ def electrons(d: Tensor) -> Tensor:
     return d.clamp_min(0) ** 2 / 4 - _ANSCOMBE
 
 
+def electrons_deviation(d: Tensor, sd: Tensor) -> Tensor:
+    """Standard deviation of y = D^2 / 4 - 3/8 for a normal D of mean ``d`` and deviation ``sd``.
+
+    var[y] = (d / 2)^2 sd^2 + sd^4 / 8
+    """
+    return ((d / 2) ** 2 * sd**2 + sd**4 / 8).sqrt()
+
+
 def network_input(y: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
     """What the network is given, and the local mean to add to its output (see module).
 

@@ -122,7 +122,9 @@ SIZES = {
     "fast": RestormerConfig(
         widths=(32, 64, 96, 128), encoder=(0, 1, 2), bottom=3, decoder=(1, 2, 2), attention_from=2, expansion=1.5
     ),
-    "base": RestormerConfig(widths=(32, 64, 128, 256), encoder=(1, 2, 4), bottom=4, decoder=(2, 2, 4)),
+    "base": RestormerConfig(
+        widths=(32, 64, 96, 128), encoder=(1, 2, 4), bottom=6, decoder=(2, 4, 4), attention_from=2, expansion=2.0
+    ),
     "best": RestormerConfig(widths=(48, 96, 192, 288), encoder=(2, 4, 4), bottom=3, decoder=(4, 4, 4), head_width=48),
 }
 
@@ -278,6 +280,11 @@ class RawRestormer(nn.Module):
         y = F.pixel_shuffle(self.output(y), self.config.stem)
         residual = picture + y[:, : self.config.planes]
         return torch.cat((residual, y[:, self.config.planes :]), 1) if self.config.uncertainty else residual
+
+    def split(self, out: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The picture planes of an output, and the log deviations of their error where the network predicts them."""
+        planes = self.config.planes
+        return out[:, :planes], out[:, planes:] if self.config.uncertainty else None
 
     def attention(self, x: Tensor) -> list[Tensor]:
         """The attention matrix A (1, heads, c, c) of every MDTA over all pixels of the batch, float32, c the channels

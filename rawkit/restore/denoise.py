@@ -304,6 +304,26 @@ class Denoiser:
         bayer = planes.shape[0] == _BAYER_PLANES and not correlated
         return self._filter(bayer, correlated)(planes, per_plane, strength, workers, progress)
 
+    def deviation_planes(
+        self, planes: NDArray, params: NoiseParams, *, workers: int = 1, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """Standard deviation [DN] of the error of ``denoise_planes`` at strength 1, pixel by pixel.
+
+        Parameters
+        ----------
+        planes : (4, h, w) float [DN, black removed], R, Gr, Gb, B of an RGGB array
+
+        Raises
+        ------
+        ValueError
+            The denoiser does not predict it: only networks trained with ``uncertainty`` do.
+        """
+        predict = getattr(self.bayer_filter, "deviation", None)
+        if predict is None:
+            raise ValueError(f"the {self.name} denoiser does not predict its error; networks with uncertainty do.")
+        per_plane = params.for_planes(range(planes.shape[0]))
+        return predict(np.asarray(planes, np.float32), per_plane, workers=workers, progress=progress)
+
     def remaining_variance(self, strength: float = 1.0, *, planes: int = _BAYER_PLANES) -> float:
         """Part of the noise variance that is left in flat areas, 0 to 1.
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from rawkit.devices import keep_freed_memory
-from rawkit.nn.raw_planes import LEVELS, electrons, network_input
+from rawkit.nn.raw_planes import LEVELS, electrons, electrons_deviation, network_input
 from rawkit.nn.restormer import RawRestormer, fixed_attention
 from rawkit.restore.tiling import Progress, map_tiles, tile_for_memory
 from rawkit.sensor.params import NoiseParams
@@ -72,12 +72,51 @@ class NetworkFilter:
         tile : int, optional
             Largest tile edge [packed pixels] of a large frame; by default from the memory that is free.
         """
+        clean = self._by_tiles(planes, params, strength, workers, progress, tile, deviation=False)
+        part = min(1.0, strength / LEVELS[0])
+        return clean if part == 1 else np.asarray(planes + part * (clean - planes), np.float32)
+
+    def deviation(
+        self,
+        planes: NDArray[np.float32],
+        params: NoiseParams,
+        *,
+        strength: float = 1.0,
+        workers: int = 1,
+        progress: Progress | None = None,
+        tile: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Standard deviation [DN] of the error that is left, (4, h, w), as the network expects it.
+
+        Raises
+        ------
+        ValueError
+            The network was trained without ``uncertainty``.
+        """
+        if not self.network.config.uncertainty:
+            raise ValueError("this network does not predict its error; train one with uncertainty = true.")
+        return self._by_tiles(planes, params, strength, workers, progress, tile, deviation=True)
+
+    def _by_tiles(
+        self,
+        planes: NDArray[np.float32],
+        params: NoiseParams,
+        strength: float,
+        workers: int,
+        progress: Progress | None,
+        tile: int | None,
+        *,
+        deviation: bool,
+    ) -> NDArray[np.float32]:
         gain, read_var = (self._per_plane(v) for v in (params.system_gain, params.read_var))
         level = min(max(strength, LEVELS[0]), LEVELS[1])
 
         def one(piece: NDArray[np.float32]) -> NDArray[np.float32]:
-            estimate = self._estimate(self._y(piece[None], gain, read_var), level)
-            return (gain * (estimate - read_var / gain**2))[0].cpu().numpy()
+            d, log_sd = self._predicted(self._y(piece[None], gain, read_var), level)
+            if deviation:
+                assert log_sd is not None
+                return (gain * electrons_deviation(d, log_sd.exp()))[0].cpu().numpy()
+            return (gain * (electrons(d) - read_var / gain**2))[0].cpu().numpy()
 
         threads = workers if self.device.type == "cpu" else 1
         large, grid = max(planes.shape[1:]) > _LARGEST, self.network.config.multiple
@@ -94,7 +133,7 @@ class NetworkFilter:
                 with self._autocast():
                     attention = self.network.attention(given)
                 stack.enter_context(fixed_attention(self.network, attention))
-            clean = map_tiles(
+            return map_tiles(
                 _inferring(one),
                 planes,
                 tile=edge if large else _LARGEST,
@@ -103,8 +142,6 @@ class NetworkFilter:
                 workers=threads,
                 progress=progress,
             )
-        part = min(1.0, strength / LEVELS[0])
-        return clean if part == 1 else np.asarray(planes + part * (clean - planes), np.float32)
 
     def _per_plane(self, value: Any) -> torch.Tensor:
         numbers = torch.as_tensor(np.asarray(value, np.float32).reshape(-1, 1, 1), device=self.device)
@@ -127,13 +164,14 @@ class NetworkFilter:
             y = F.pad(y, (0, right, 0, below), mode=mode)
         return network_input(y, torch.full((1, 1, 1, 1), level, device=self.device))
 
-    def _estimate(self, y: torch.Tensor, level: float) -> torch.Tensor:
-        """Clean k-sigma planes (1, 4, h, w)."""
+    def _predicted(self, y: torch.Tensor, level: float) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Clean stabilized planes (1, 4, h, w), and the logarithm of their deviation where the network predicts it."""
         height, width = y.shape[-2:]
         given, mean = self._given(y, level)
         with self._autocast():
-            rest = self.network(given)
-        return electrons(mean + rest.float())[..., :height, :width]
+            rest, log_sd = self.network.split(self.network(given))
+        d = mean + rest.float()
+        return d[..., :height, :width], None if log_sd is None else log_sd.float()[..., :height, :width]
 
 
 def _patches(planes: NDArray[np.float32], grid: int) -> NDArray[np.float32]:

@@ -6,7 +6,10 @@ Loss, e = prediction - clean in the stabilized domain (1 is one standard deviati
 
 w = (1 - b) + b D / mean(D) moves weight towards bright pixels, where a linear scale sees errors; the second term
 compares quarter-size pictures after white balance and the sRGB curve, F the full scale [e-], so that both terms count
-in noise deviations.
+in noise deviations.  A network that also predicts the deviation s of its error learns it from the normal law, without
+the picture being changed for it (e held fixed):
+
+    L += u mean( ln s + e^2 / (2 s^2) )
 """
 
 from __future__ import annotations
@@ -65,6 +68,7 @@ class Recipe:
     peak_rate, weight_decay, clip : of AdamW and of the gradient's norm
     average : decay of the running average of the weights
     charbonnier, brightness, gamma : c, b, g of the loss
+    likelihood : u of the loss, for networks with ``uncertainty``
     precision : "float32" or "bfloat16" (autocast)
     compile : bool
         Let torch.compile build kernels; worth it on a GPU.
@@ -96,6 +100,7 @@ class Recipe:
     charbonnier: float = 0.3
     brightness: float = 0.3
     gamma: float = 0.1
+    likelihood: float = 0.02
     precision: str = "float32"
     compile: bool = False
     checkpointing: bool = False
@@ -110,7 +115,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Recipe:
-        """Inverse of ``to_dict``; ``network`` may be the name of a size.
+        """Inverse of ``to_dict``; ``network`` may be the name of a size, or a table of what differs from a ``size``.
 
         Raises
         ------
@@ -118,12 +123,15 @@ class Recipe:
             A name that no recipe has, or a value that does not fit.
         """
         values = dict(document)
-        size = values.pop("network", "fast")
-        if isinstance(size, str) and size not in SIZES:
+        shape = values.pop("network", "fast")
+        shape = {"size": shape} if isinstance(shape, str) else shape
+        size = shape.get("size") if isinstance(shape, dict) else None
+        if size is not None and size not in SIZES:
             raise ValueError(f"network {size!r}; there are {', '.join(SIZES)}, or a table of its own.")
         noise = values.pop("noise", {})
         try:
-            network = SIZES[size] if isinstance(size, str) else RestormerConfig.from_dict(size)
+            begin = {} if size is None else SIZES[size].to_dict()
+            network = RestormerConfig.from_dict({**begin, **{k: v for k, v in shape.items() if k != "size"}})
             ranges = NoiseRange(**_tuples(noise))
             return cls(network=network, noise=ranges, **_tuples(values))
         except (TypeError, AttributeError, ArithmeticError) as error:
@@ -247,7 +255,7 @@ def train(
             sample = draw_batch(torch.from_numpy(crops).to(where), cameras, recipe.noise, generator, host)
             with torch.autocast(where.type, torch.bfloat16, enabled=autocast):
                 predicted = forward(sample.given)
-            loss = _loss(predicted.float(), sample, recipe)
+            loss = _loss(*network.split(predicted.float()), sample, recipe)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             team.average_gradients(network)
@@ -282,7 +290,7 @@ def train(
     return weights
 
 
-def _loss(predicted: Tensor, sample: Sample, recipe: Recipe) -> Tensor:
+def _loss(predicted: Tensor, log_sd: Tensor | None, sample: Sample, recipe: Recipe) -> Tensor:
     """See the module."""
     d = sample.mean + predicted
     error = d - sample.target
@@ -292,6 +300,8 @@ def _loss(predicted: Tensor, sample: Sample, recipe: Recipe) -> Tensor:
     if recipe.gamma:
         shown, wanted = (_shown(x, sample) for x in (d, sample.target))
         loss = loss + recipe.gamma * (2 * sample.electrons.sqrt() * (shown - wanted).abs()).mean()
+    if log_sd is not None:
+        loss = loss + recipe.likelihood * (log_sd + error.detach() ** 2 * torch.exp(-2 * log_sd) / 2).mean()
     return loss
 
 
@@ -319,6 +329,7 @@ def validate(network: RawRestormer, recipe: Recipe, device: torch.device) -> dic
             noisy = noisy_planes(clean, noise, name=path.name, iso=iso)
             y = torch.as_tensor(to_ksigma(noisy, noise), dtype=torch.float32, device=device)[None]
             given, mean = network_input(y, torch.ones(1, 1, 1, 1, device=device))
-            estimate = from_ksigma(electrons(mean + network(given))[0].cpu().numpy(), noise)
+            picture, _ = network.split(network(given))
+            estimate = from_ksigma(electrons(mean + picture)[0].cpu().numpy(), noise)
             totals[iso] += psnr(clean / SPAN, estimate / SPAN) / len(files)
     return {f"psnr_{iso:g}": total for iso, total in totals.items()}
