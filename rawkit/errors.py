@@ -53,7 +53,7 @@ def of_system(error: OSError) -> str:
     >>> of_system(FileNotFoundError(2, "No such file or directory", "a.dng"))
     'a.dng: No such file or directory'
     """
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or " ".join(str(error).split())
 
 
 def own_fault(error: Exception) -> str:

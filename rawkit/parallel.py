@@ -33,7 +33,7 @@ from functools import partial
 from multiprocessing import connection
 from typing import Any, Generic, Protocol, TypeVar
 
-from rawkit.errors import RawkitError
+from rawkit.errors import RawkitError, of_system
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -205,7 +205,8 @@ def _run(function: Callable[[Item], Result], item: Item) -> FileResult[Item, Res
     try:
         return FileResult(item, value=function(item))
     except (RawkitError, OSError, ValueError, MemoryError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = of_system(error) if isinstance(error, OSError) else " ".join(str(error).split())
+        reason = reason or type(error).__name__
         return FileResult(item, error=reason, errno=getattr(error, "errno", None))
 
 
