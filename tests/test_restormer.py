@@ -122,6 +122,26 @@ def test_recomputing_blocks_gives_the_same_gradient():
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
 
 
+def test_a_larger_network_begins_as_a_smaller_one():
+    from dataclasses import replace
+
+    smaller = trained_like(RawRestormer(SMALL))
+    larger = RawRestormer(replace(SMALL, encoder=(1, 2), bottom=2, decoder=(2, 2), expansion=4.0))
+    larger.take_over(smaller)
+    x = torch.randn(1, SMALL.inputs, 16, 24)
+    torch.testing.assert_close(larger(x), smaller(x), rtol=1e-4, atol=1e-5)
+    for _ in range(2):  # what was silent learns: its last products first, then the rest
+        larger.zero_grad()
+        larger(x).square().mean().backward()
+        with torch.no_grad():
+            for p in larger.parameters():
+                p -= 1e-3 * p.grad
+    assert all(bool(p.grad.any()) for p in larger.parameters())
+    for other in (replace(SMALL, decoder=(1, 1)), replace(SMALL, widths=(8, 16, 40)), replace(SMALL, uncertainty=True)):
+        with pytest.raises(ValueError, match="there"):
+            RawRestormer(other).take_over(smaller)
+
+
 def test_uncertainty_head_adds_planes_and_leaves_the_picture():
     from dataclasses import replace
 

@@ -181,6 +181,16 @@ def test_predicted_deviations_are_those_of_the_errors(recipe, tmp_path, photogra
         Denoiser.load("classical").deviation_planes(np.zeros((4, 8, 8)), NoiseParams(1.0, 4.0))
 
 
+def test_a_run_begins_with_the_weights_it_names(recipe, tmp_path):
+    small = train(replace(recipe, steps=4), tmp_path / "small", device="cpu")
+    larger = replace(recipe, network=replace(TINY, bottom=2), begin=str(small), steps=1, peak_rate=0.0)
+    grown, _ = load_network(train(larger, tmp_path / "large", device="cpu"))
+    x = torch.randn(1, TINY.inputs, 16, 16)
+    torch.testing.assert_close(grown(x), load_network(small)[0](x), rtol=1e-2, atol=1e-3)  # half precision
+    with pytest.raises(ValueError, match="cannot begin with"):
+        train(replace(larger, network=replace(TINY, widths=(8, 24))), tmp_path / "other", device="cpu")
+
+
 def test_a_recipe_may_change_a_size():
     changed = Recipe.from_dict({"name": "x", "network": {"size": "fast", "uncertainty": True}}).network
     assert changed == replace(SIZES["fast"], uncertainty=True)

@@ -281,6 +281,29 @@ class RawRestormer(nn.Module):
         residual = picture + y[:, : self.config.planes]
         return torch.cat((residual, y[:, self.config.planes :]), 1) if self.config.uncertainty else residual
 
+    @torch.no_grad()
+    def take_over(self, smaller: RawRestormer) -> None:
+        """Begin as a smaller network of the same widths: blocks and hidden channels that it lacks add nothing yet.
+
+        Raises
+        ------
+        ValueError
+            It is not smaller: one of its tensors has no place here.
+        """
+        theirs, ours = smaller.state_dict(), self.state_dict()
+        for name, value in ours.items():
+            known = theirs.pop(name, None)
+            if ".project." in name:  # of every branch the last product: what it does not take over is silent
+                value.zero_()
+            if known is not None:
+                if known.dim() != value.dim() or any(k > v for k, v in zip(known.shape, value.shape, strict=True)):
+                    raise ValueError(f"{name} is {tuple(known.shape)} there, {tuple(value.shape)} here.")
+                if known.shape != value.shape and ".feed." not in name:
+                    raise ValueError(f"{name} is {tuple(known.shape)} there, {tuple(value.shape)} here: other widths.")
+                value[tuple(slice(n) for n in known.shape)] = known
+        if theirs:
+            raise ValueError(f"there is {next(iter(theirs))}, which this network lacks.")
+
     def split(self, out: Tensor) -> tuple[Tensor, Tensor | None]:
         """The picture planes of an output, and the log deviations of their error where the network predicts them."""
         planes = self.config.planes

@@ -32,9 +32,9 @@ from rawkit.devices import keep_freed_memory, pick_device
 from rawkit.errors import WeightsError
 from rawkit.nn.raw_planes import electrons, network_input
 from rawkit.nn.restormer import SIZES, RawRestormer, RestormerConfig
-from rawkit.nn.weights import save_network
+from rawkit.nn.weights import load_network, save_network
 from rawkit.noise.standard_scene import SPAN, clean_planes, noisy_planes, pictures_in, psnr, reno10x
-from rawkit.resources import bundled_profiles
+from rawkit.resources import bundled_profiles, find_weights
 from rawkit.sensor.transforms import from_ksigma, to_ksigma
 from rawkit.train.data import (
     NoiseRange,
@@ -60,6 +60,7 @@ class Recipe:
     cameras : folder of profiles; "" for the bundled ones
     validation : folder of pictures never trained on; "" for none
     leave_out : cameras not to be used
+    begin : weights, by name or path, of a smaller network of the same widths to begin with; "" for none
     procedural : part of the crops from procedural pictures
     procedural_size : edge of a procedural picture [pixels]
     patch : edge of a crop [packed pixels; twice as many mosaic pixels]
@@ -86,6 +87,7 @@ class Recipe:
     validation_isos: tuple[float, ...] = (1600.0, 6400.0, 12800.0)
     validation_count: int = 24
     leave_out: tuple[str, ...] = ()
+    begin: str = ""
     procedural: float = 0.25
     procedural_size: int = 768
     patch: int = 128
@@ -192,7 +194,7 @@ def train(
     Raises
     ------
     ValueError
-        A folder of the recipe holds no pictures or no profiles.
+        A folder of the recipe holds no pictures or no profiles, or its network cannot begin with the weights it names.
     WeightsError
         The folder has a state and ``resume`` is False; or there is none to resume; or it is of another network.
     """
@@ -208,6 +210,8 @@ def train(
     team = Team.join(where)
     torch.manual_seed(recipe.seed)
     network = RawRestormer(recipe.network, checkpointing=recipe.checkpointing)
+    if recipe.begin and not resume:
+        _begin_with(network, recipe.begin)
     network = network.to(where, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(
         network.parameters(), recipe.peak_rate, (0.9, 0.99), weight_decay=recipe.weight_decay, foreach=True
@@ -288,6 +292,13 @@ def train(
         if asked():
             raise KeyboardInterrupt
     return weights
+
+
+def _begin_with(network: RawRestormer, weights: str) -> None:
+    try:
+        network.take_over(load_network(find_weights(weights))[0])
+    except ValueError as error:
+        raise ValueError(f"the network cannot begin with {weights}: {error}") from None
 
 
 def _loss(predicted: Tensor, log_sd: Tensor | None, sample: Sample, recipe: Recipe) -> Tensor:
