@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 
 from rawkit.errors import UnsupportedRawError
-from rawkit.raw.develop import demosaic, demosaic_bayer, develop, gray_world, srgb_curve, srgb_from_camera
+from rawkit.raw.develop import (
+    demosaic,
+    demosaic_bayer,
+    develop,
+    gray_world,
+    render_linear,
+    srgb_curve,
+    srgb_from_camera,
+)
 from rawkit.raw.image import CFA, BlackLevel, LinearImage, Metadata, RawImage
+from rawkit.raw.opcodes import apply_gain_maps, of_part
+from rawkit.raw.preview import render_small
 from rawkit.raw.read import read_raw
 
 BAYER = ("RGGB", "BGGR", "GRBG", "GBRG")
@@ -80,21 +90,88 @@ def test_demosaicing_is_exact_on_planes_and_close_on_smooth_pictures(pattern):
         assert np.array_equal(kept, mosaic)
 
 
-def test_demosaicing_leaves_no_opcode_that_names_sites_of_the_mosaic():
-    def opcode_list(*numbers):
-        return struct.pack(">I", len(numbers)) + b"".join(
-            struct.pack(">4I", n, 1 << 24, 0, 4) + b"data" for n in numbers
-        )
+def _opcode(number, data=b"data"):
+    return struct.pack(">4I", number, 1 << 24, 0, len(data)) + data
 
-    gain_map, radial, warp, bad_pixels = 9, 3, 1, 5
-    lists = {"OpcodeList1": opcode_list(bad_pixels), "OpcodeList2": opcode_list(gain_map, radial, gain_map)}
-    lists["OpcodeList3"] = opcode_list(warp)
+
+def _gain_map(area, pitch, spacing, origin, gains):
+    """A GainMap of plane 0; ``gains`` (points down, points across)."""
+    place = struct.pack(">10I", *area, 0, 1, *pitch, *gains.shape)
+    return _opcode(9, place + struct.pack(">4dI", *spacing, *origin, 1) + gains.astype(">f4").tobytes())
+
+
+def _opcode_list(*opcodes):
+    return struct.pack(">I", len(opcodes)) + b"".join(opcodes)
+
+
+def test_demosaicing_leaves_no_opcode_that_names_sites_of_the_mosaic():
+    gain_map = _gain_map((0, 0, 9, 9), (2, 2), (1, 1), (0, 0), np.ones((1, 1)))
+    radial, warp, bad_pixels = (_opcode(n) for n in (3, 1, 5))
+    lists = {"OpcodeList1": _opcode_list(bad_pixels), "OpcodeList2": _opcode_list(gain_map, radial, gain_map)}
+    lists["OpcodeList3"] = _opcode_list(warp)
     image = _mosaic(_flat((0.1, 0.2, 0.3)), "RGGB", opcode_lists=lists)
     meta = demosaic(image).metadata
-    assert meta.opcode_lists == {"OpcodeList2": opcode_list(radial), "OpcodeList3": opcode_list(warp)}
+    assert meta.opcode_lists == {"OpcodeList2": _opcode_list(radial), "OpcodeList3": _opcode_list(warp)}
     assert len(meta.notes) == 1
-    unchanged = _mosaic(_flat((0.1, 0.2, 0.3)), "RGGB", opcode_lists={"OpcodeList3": opcode_list(warp)})
+    unchanged = _mosaic(_flat((0.1, 0.2, 0.3)), "RGGB", opcode_lists={"OpcodeList3": _opcode_list(warp)})
     assert demosaic(unchanged).metadata == unchanged.metadata
+
+
+def _shaded(height, width, cut=(0, 0)):
+    """A flat mosaic behind a lens that darkens it, one bilinear law per site, and the maps that undo it."""
+    rows, columns = np.mgrid[cut[0] : height, cut[1] : width]
+    v, h = (rows + 0.5) / height, (columns + 0.5) / width
+    signal, maps = np.empty(rows.shape), []
+    for site, (r, c) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        corners = 1 + np.array([[0.1, 0.5], [0.9, 0.2]]) * (site + 1)
+        # three points down of a bilinear law: corners at 0 and 1, their mean between
+        points = np.array([corners[0], corners.mean(axis=0), corners[1]])
+        maps.append(_gain_map((r, c, height, width), (2, 2), (0.5, 1.0), (0.0, 0.0), points))
+        law = (1 - v) * (corners[0, 0] * (1 - h) + corners[0, 1] * h) + v * (
+            corners[1, 0] * (1 - h) + corners[1, 1] * h
+        )
+        here = (rows % 2 == r) & (columns % 2 == c)
+        signal[here] = 400 / law[here]
+    return signal.astype(np.float32), {"OpcodeList2": _opcode_list(*maps)}
+
+
+def test_gain_maps_undo_the_shading_they_were_made_for():
+    signal, lists = _shaded(30, 44)
+    assert signal.max() > 1.5 * signal.min()
+    np.testing.assert_allclose(apply_gain_maps(signal, lists), 400, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (4, 6), (5, 3)])
+def test_gain_maps_of_a_part_are_those_of_the_whole(top, left):
+    _, lists = _shaded(30, 44)
+    part, _ = _shaded(30, 44, cut=(top, left))
+    moved = of_part(lists, (30, 44), (top, left, 27, 40))
+    np.testing.assert_allclose(apply_gain_maps(part[: 27 - top, : 40 - left].copy(), moved), 400, rtol=1e-5)
+
+
+def test_demosaiced_and_shown_pictures_are_unshaded():
+    signal, lists = _shaded(64, 96)
+    image = RawImage(
+        raster=signal + 64, cfa=CFA.bayer("RGGB"), black=BlackLevel.constant(64), white_level=1023,
+        metadata=Metadata(opcode_lists=lists),
+    )  # fmt: skip
+    np.testing.assert_allclose(demosaic(image).signal(), 400, rtol=1e-4)
+    gray = np.full((64, 96, 3), 400 / (1023 - 64))
+    np.testing.assert_allclose(render_linear(image), gray, rtol=1e-4)
+    for size in ((64, 96), (32, 48), (8, 12)):  # developed, and block means
+        np.testing.assert_allclose(render_small(image, *size), gray[: size[0], : size[1]], rtol=1e-4)
+
+
+@pytest.mark.parametrize("change", ["cut", "no points", "no step", "nan"])
+def test_a_damaged_gain_map_is_named(change):
+    gains = np.full((2, 2), np.nan if change == "nan" else 1.0)
+    whole = _gain_map((0, 0, 8, 8), (1, 1), (0 if change == "no step" else 1, 1), (0, 0), gains)
+    if change == "no points":
+        whole = _gain_map((0, 0, 8, 8), (1, 1), (1, 1), (0, 0), gains[:0])
+    if change == "cut":
+        whole = _opcode(9, whole[16:-1])
+    with pytest.raises(UnsupportedRawError, match="gain map"):
+        apply_gain_maps(np.ones((8, 8), np.float32), {"OpcodeList2": _opcode_list(whole)})
 
 
 @pytest.mark.parametrize("pattern", BAYER)

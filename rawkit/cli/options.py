@@ -21,7 +21,8 @@ Cfa = Annotated[str | None, typer.Option("--cfa", help="Color filter array: RGGB
 Size = Annotated[str | None, typer.Option("--size", help="WIDTHxHEIGHT of a headless .raw file.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="Samples of a headless .raw file: <u2, >u2, u1, <f4.")]
 Model = Annotated[
-    str, typer.Option("--model", help="classical, bundled weights (fast), a .safetensors file; auto: the best here.")
+    str,
+    typer.Option("--model", help="classical, bundled weights (base, fast), a .safetensors file; auto: the best here."),
 ]
 ProfileFile = Annotated[Path | None, typer.Option("--profile", help="Camera profile made by 'rawkit calibrate'.")]
 Camera = Annotated[str | None, typer.Option("--camera", help="Look the noise up under this camera name.")]

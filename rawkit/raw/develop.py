@@ -100,18 +100,20 @@ def demosaic(image: RawImage) -> LinearImage:
     """The same picture with all three camera colors at every pixel, in the mosaic's DN.
 
     White-balanced for the interpolation, balanced back after it, never clipped; black is the mean black level.
-    Opcodes that address sites of the mosaic are taken out of the metadata, with a note (``opcodes.for_demosaiced``).
+    Gain maps are applied.  Opcodes that address sites of the mosaic are taken out of the metadata, with a note
+    (``opcodes.for_demosaiced``).
 
     Raises
     ------
     UnsupportedRawError
-        A monochrome image has no colors to interpolate.
+        A monochrome image has no colors to interpolate; or a gain map is damaged.
     """
     if image.cfa.shape == (1, 1):
         raise UnsupportedRawError("a monochrome image has no color filter array to demosaic.")
     balance = _balance(image.metadata.as_shot_neutral)
     black = float(np.mean(image.black_level))
-    colors = _interpolate_colors(image, _balanced(image.signal(), image, balance))
+    signal = opcodes.apply_gain_maps(image.signal(), image.metadata.opcode_lists)
+    colors = _interpolate_colors(image, _balanced(signal, image, balance))
     pixels = colors / balance + np.float32(black)
     return LinearImage(
         pixels=pixels,
@@ -125,7 +127,7 @@ def _demosaiced(metadata: Metadata) -> Metadata:
     lists = opcodes.for_demosaiced(metadata.opcode_lists)
     if lists == metadata.opcode_lists:
         return metadata
-    note = "Opcodes that act on the mosaic (gain maps, bad pixels) do not hold for demosaiced colors and were left out."
+    note = "Of the opcodes that act on the mosaic gain maps were applied; others (bad pixels) were left out."
     return replace(metadata, opcode_lists=lists, notes=(*metadata.notes, note))
 
 
@@ -185,7 +187,7 @@ def _balance(neutral: Sequence[float] | None) -> NDArray[np.float32]:
 def _camera_colors(image: AnyRaw, balance: NDArray[np.float32], half: bool) -> FloatImage:
     """(H, W, 3 or 1) white-balanced camera color, 1 = saturation."""
     span = np.float32(image.white_level - np.mean(image.black_level))
-    signal = image.signal()
+    signal = opcodes.apply_gain_maps(image.signal(), image.metadata.opcode_lists)
     signal /= span
     if isinstance(image, LinearImage):
         if signal.shape[2] not in (1, 3):

@@ -8,7 +8,13 @@ black removed and divided by its span to [0, 1],
 
 both on the planes and pixels of an area.  ``linearize`` applies those at the head of the list, up to the first
 opcode of another kind, and hands back the rest: a list that has been applied must not be written again.
-Everything else (gain maps, bad pixels, lens corrections) is left to the raw converter.
+
+    GainMap (9)         x -> x g(row, column)
+
+corrects lens shading, mostly with one map for each site of a Bayer array.  g is bilinear between the points of a map,
+whose spacing and origin are parts of the picture's height and width; pixel r is at (r + 1/2) / height.  Denoising
+leaves gain maps to the raw converter; what is demosaiced or shown here gets them (``apply_gain_maps``), as nothing
+after it could.  Everything else (bad pixels, lens corrections) is left to the raw converter.
 
 Opcode lists are big-endian whatever the file: count, then id, version, flags, size and parameters of each.
 
@@ -29,7 +35,8 @@ from numpy.typing import NDArray
 from rawkit.errors import UnsupportedRawError
 from rawkit.raw.image import BlackLevel
 
-FIX_VIGNETTE_RADIAL, MAP_TABLE, MAP_POLYNOMIAL = 3, 7, 8
+FIX_VIGNETTE_RADIAL, MAP_TABLE, MAP_POLYNOMIAL, GAIN_MAP = 3, 7, 8, 9
+_PLACE = struct.Struct(">10I4dI")  # a GainMap's area, pitch, points, spacing, origin, planes; its gains follow
 _MAX_DEGREE = 8  # DNG 1.7.1, MapPolynomial
 _FULL = 65535  # a MapTable's scale
 _BAND = 256  # rows per task
@@ -86,7 +93,7 @@ def for_demosaiced(lists: dict[str, bytes]) -> dict[str, bytes]:
 
     OpcodeList3 is defined on demosaiced colors, and radial vignetting (in OpcodeList2) on every pixel alike.  All else
     in the first two lists names stored values, sites of the color filter array or the mosaic's single plane: a gain
-    map of the red sites would brighten every second red value of every second row.
+    map of the red sites, which demosaicing applies, would brighten every second red value of every second row.
 
     Parameters
     ----------
@@ -103,6 +110,110 @@ def for_demosaiced(lists: dict[str, bytes]) -> dict[str, bytes]:
     kept = {name: data for name, data in lists.items() if name not in ("OpcodeList1", "OpcodeList2")}
     radial = tuple(o for o in parse(lists.get("OpcodeList2", serialize(()))) if o.number == FIX_VIGNETTE_RADIAL)
     return {**kept, "OpcodeList2": serialize(radial)} if radial else kept
+
+
+def apply_gain_maps(signal: NDArray[np.float32], lists: dict[str, bytes]) -> NDArray[np.float32]:
+    """Multiply a signal by the gain maps of OpcodeList2, in place.
+
+    Parameters
+    ----------
+    signal : (H, W) or (H, W, C) [DN, black removed]
+        The active area.
+    lists : dict of str to bytes
+        ``Metadata.opcode_lists``.
+
+    Returns
+    -------
+    ``signal``; not clipped.
+
+    Raises
+    ------
+    UnsupportedRawError
+        A map is damaged.
+    """
+    for opcode in parse(lists.get("OpcodeList2", serialize(()))):
+        if opcode.number == GAIN_MAP:
+            _multiply(signal if signal.ndim == 3 else signal[:, :, None], opcode)
+    return signal
+
+
+def _multiply(image: NDArray[np.float32], opcode: Opcode) -> None:
+    top, left, bottom, right, plane, planes, row_pitch, col_pitch, *rest = _place(opcode)
+    points_v, points_h, step_v, step_h, origin_v, origin_h, maps = rest
+    gains = np.frombuffer(opcode.parameters, ">f4", points_v * points_h * maps, _PLACE.size).astype(np.float32)
+    if not np.isfinite(gains).all():
+        raise UnsupportedRawError("a gain map holds values that are not numbers: the file is damaged.")
+    gains = gains.reshape(points_v, points_h, maps)
+    height, width, samples = image.shape
+    rows = np.arange(top, min(bottom, height), row_pitch)
+    columns = slice(left, min(right, width), col_pitch)
+    low, high, part = _between(np.arange(width)[columns], width, step_h, origin_h, points_h)
+    for number in range(plane, min(plane + planes, samples)):
+        own = gains[:, :, min(number - plane, maps - 1)]
+        along = own[:, low] * (1 - part) + own[:, high] * part
+        above, below, share = _between(rows, height, step_v, origin_v, points_v)
+        for row, a, b, t in zip(rows, above, below, share, strict=True):
+            image[row, columns, number] *= along[a] * (1 - t) + along[b] * t
+
+
+def _between(
+    pixels: NDArray[np.integer], size: int, step: float, origin: float, points: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """For each pixel along an axis the points of a map on both sides, and the part of the way to the second."""
+    at = np.clip(((pixels + 0.5) / size - origin) / step, 0, points - 1)
+    low = np.minimum(at.astype(np.intp), points - 1)
+    return low, np.minimum(low + 1, points - 1), (at - low).astype(np.float32)
+
+
+def _place(opcode: Opcode) -> tuple:
+    try:
+        place = _PLACE.unpack_from(opcode.parameters)
+    except struct.error as error:
+        raise UnsupportedRawError("a gain map runs past its end: the file is damaged.") from error
+    row_pitch, col_pitch, points_v, points_h, step_v, step_h, origin_v, origin_h, maps = place[6:]
+    if (
+        min(row_pitch, col_pitch, points_v, points_h, maps) < 1
+        or not np.isfinite([step_v, step_h, origin_v, origin_h]).all()
+        or (points_v > 1 and step_v <= 0)
+        or (points_h > 1 and step_h <= 0)
+        or 4 * points_v * points_h * maps > len(opcode.parameters) - _PLACE.size
+    ):
+        raise UnsupportedRawError("a gain map without points, steps or values: the file is damaged.")
+    return (*place[:10], step_v if points_v > 1 else 1.0, step_h if points_h > 1 else 1.0, *place[12:])
+
+
+def of_part(lists: dict[str, bytes], size: tuple[int, int], part: tuple[int, int, int, int]) -> dict[str, bytes]:
+    """Opcode lists whose gain maps hold for a part of the picture, taken as a picture of its own.
+
+    Parameters
+    ----------
+    size : height, width of the picture
+    part : top, left, bottom, right (ends excluded)
+    """
+    opcodes = parse(lists.get("OpcodeList2", serialize(())))
+    if all(o.number != GAIN_MAP for o in opcodes):
+        return lists
+    return {**lists, "OpcodeList2": serialize(tuple(_moved(o, size, part) for o in opcodes))}
+
+
+def _moved(opcode: Opcode, size: tuple[int, int], part: tuple[int, int, int, int]) -> Opcode:
+    if opcode.number != GAIN_MAP:
+        return opcode
+    top, left, bottom, right, *middle, step_v, step_h, origin_v, origin_h, maps = _place(opcode)
+    row_pitch, col_pitch = middle[2:4]
+    scale_v, scale_h = size[0] / (part[2] - part[0]), size[1] / (part[3] - part[1])
+    # the first row of the area that lies in the part keeps its place in the pitch
+    moved_top, moved_left = _first(top - part[0], row_pitch), _first(left - part[1], col_pitch)
+    place = _PLACE.pack(
+        moved_top, moved_left, max(bottom - part[0], 0), max(right - part[1], 0), *middle,
+        step_v * scale_v, step_h * scale_h,
+        (origin_v - part[0] / size[0]) * scale_v, (origin_h - part[1] / size[1]) * scale_h, maps,
+    )  # fmt: skip
+    return Opcode(opcode.number, opcode.data[:16] + place + opcode.parameters[_PLACE.size :])
+
+
+def _first(start: int, pitch: int) -> int:
+    return start if start >= 0 else start % pitch
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawkit.errors import UnsupportedRawError
-from rawkit.raw import dng_pixels
+from rawkit.raw import dng_pixels, opcodes
 from rawkit.raw.develop import render_linear, srgb_curve, srgb_light
 from rawkit.raw.dng_directory import data_extents, directories, find_raw
 from rawkit.raw.dng_pixels import DEFLATE, JPEG, UNCOMPRESSED, Layout, integer, numbers
@@ -92,13 +92,14 @@ def render_small(image: AnyRaw, height: int, width: int, crop: Crop | None = Non
 def cut(image: AnyRaw, top: int, left: int, bottom: int, right: int) -> AnyRaw:
     """Rows ``top`` to ``bottom`` and columns ``left`` to ``right`` of the active area (ends excluded), as stored.
 
-    Levels, black deltas and the phase of the color filter array go along; what lies outside is not kept.
+    Levels, black deltas, gain maps and the phase of the color filter array go along; what lies outside is not kept.
     """
     black = image.black
     delta_h = None if black.delta_h is None else black.delta_h[left:right]
     delta_v = None if black.delta_v is None else black.delta_v[top:bottom]
     black = BlackLevel(np.roll(black.pattern, (-top, -left), (0, 1)), delta_h, delta_v)
-    metadata = replace(image.metadata, orientation=1)
+    lists = opcodes.of_part(image.metadata.opcode_lists, image_size(image), (top, left, bottom, right))
+    metadata = replace(image.metadata, orientation=1, opcode_lists=lists)
     if isinstance(image, LinearImage):
         return replace(image, pixels=image.pixels[top:bottom, left:right], black=black, metadata=metadata)
     mosaic = image.mosaic[top:bottom, left:right]
@@ -121,7 +122,7 @@ def _block_means(image: AnyRaw, block: int) -> Iterator[NDArray[np.float32]]:
     for top in range(0, height, _BAND):
         count = min(_BAND, height - top)
         band = cut(image, top * block, 0, (top + count) * block, width * block)
-        signal = band.signal()
+        signal = opcodes.apply_gain_maps(band.signal(), band.metadata.opcode_lists)
         if isinstance(band, LinearImage):
             pixels = signal.reshape(count, block, width, block, -1).mean(axis=(1, 3))
         else:
@@ -130,8 +131,9 @@ def _block_means(image: AnyRaw, block: int) -> Iterator[NDArray[np.float32]]:
                 blocks = signal[r::rows, c::cols].reshape(count, block // rows, width, block // cols)
                 means.setdefault(band.phases[phase][0], []).append(blocks.mean(axis=(1, 3)))
             pixels = np.stack([np.mean(means[letter], axis=0) for letter in "RGBY" if letter in means], axis=2)
+        applied = replace(band.metadata, opcode_lists={})
         flat = LinearImage(
-            pixels=pixels.astype(np.float32), black=BlackLevel.constant(0), white_level=span, metadata=band.metadata
+            pixels=pixels.astype(np.float32), black=BlackLevel.constant(0), white_level=span, metadata=applied
         )
         yield render_linear(flat)
 
