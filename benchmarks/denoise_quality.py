@@ -11,7 +11,7 @@ MegEngine/PMRID publishes for the Reno 10x (``run_benchmark.py``).  Peers run on
 * BM3D: PYTHON is the interpreter of an environment with the package ``bm3d`` (its licence is non-commercial), which
   filters every stabilized plane.
 
-One thread, float32.
+"turned" is the mean over the eight turns of a picture (``--self-ensemble``).  One thread, float32.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,9 @@ def main() -> None:
         methods["BM3D per plane"] = stabilized(bm3d(options.bm3d_python))
     if options.pmrid:
         methods["PMRID"] = pmrid(options.pmrid)
-    methods |= {f"rawkit {Path(name).stem}": Denoiser.load(name, "cpu").denoise_planes for name in options.model}
+    for name in options.model:
+        ours, denoise = f"rawkit {Path(name).stem}", Denoiser.load(name, "cpu").denoise_planes
+        methods |= {ours: denoise, f"{ours}, turned": partial(denoise, self_ensemble=True)}
     if options.only:
         methods = {name: methods[name] for name in options.only}
     if "torch" in sys.modules:

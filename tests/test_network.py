@@ -151,6 +151,21 @@ def test_self_ensemble_of_the_identity_is_the_identity(identity):
     np.testing.assert_allclose(out.signal(), image.signal(), atol=5e-3)
 
 
+def test_self_ensemble_does_not_prefer_a_direction(random_denoiser):
+    """Of a transposed mosaic, whose greens have changed places, it gives the transposed result."""
+    planes = noisy_planes(32, 48) * np.array([1, 1, 1.5, 1], np.float32)[:, None, None]
+    gain = np.array([2.0, 2.0, 3.0, 2.0])
+    across, swapped = turn(planes, transpose=True, rows=False, columns=False), NoiseParams(gain[[0, 2, 1, 3]], 30.0)
+
+    def transposed(**options):
+        straight = random_denoiser.denoise_planes(planes, NoiseParams(gain, 30.0), **options)
+        back = random_denoiser.denoise_planes(across, swapped, **options)
+        return straight, turn(back, transpose=True, rows=False, columns=False)
+
+    np.testing.assert_allclose(*transposed(self_ensemble=True), rtol=1e-4)
+    assert not np.allclose(*transposed(), rtol=1e-4)
+
+
 def test_chroma_apart_from_luma(random_denoiser):
     image = image_of(CFA.bayer("RGGB"), (48, 48))
     cells = pack(random_denoiser(image, PARAMS, strength=1.0).signal(), image.cfa).mean(axis=0)
@@ -168,6 +183,8 @@ def test_other_arrays_take_the_classical_path(random_denoiser):
     assert np.array_equal(ours.signal(), classical.signal())
     with pytest.raises(ValueError, match="self_ensemble"):
         random_denoiser(image, PARAMS, self_ensemble=True)
+    with pytest.raises(ValueError, match="self_ensemble"):
+        random_denoiser.denoise_planes(np.ones((3, 8, 8)), PARAMS, self_ensemble=True)
     with pytest.raises(ValueError, match="chroma_strength"):
         random_denoiser(image, PARAMS, chroma_strength=0.5)
 

@@ -61,6 +61,7 @@ _NOISE_REACH = 3.0
 #: Below this strength the filter's input would exceed what float32 resolves; the result equals the input to 1e-3 sigma.
 _LEAST_STRENGTH = 1e-3
 
+_TURNS_BAYER = "self_ensemble turns Bayer mosaics; this image is another kind."
 CLASSICAL, AUTO = "classical", "auto"
 _PREFERRED = ("base", "fast")  # bundled networks, the best first
 _BAYER_PLANES = 4
@@ -276,6 +277,7 @@ class Denoiser:
         params: NoiseParams,
         *,
         strength: float = 1.0,
+        self_ensemble: bool = False,
         workers: int | None = 1,
         progress: Progress | None = None,
         correlated: bool = False,
@@ -288,6 +290,8 @@ class Denoiser:
             Bayer: R, Gr, Gb, B of an RGGB array (``canonical_planes``); X-Trans: 36 in row-major order.
         params : NoiseParams
             Scalars, (P,) or (P, 1, 1).
+        self_ensemble : bool
+            As of ``__call__``; of four Bayer planes.
         correlated : bool
             The planes are demosaiced colors.
 
@@ -302,7 +306,12 @@ class Denoiser:
             return planes.copy()
         per_plane = params.for_planes(range(planes.shape[0]))
         bayer = planes.shape[0] == _BAYER_PLANES and not correlated
-        return self._filter(bayer, correlated)(planes, per_plane, strength, workers, progress)
+        one = self._filter(bayer, correlated)
+        if self_ensemble:
+            if not bayer:
+                raise ValueError(_TURNS_BAYER)
+            one = _over_turns(one)
+        return one(planes, per_plane, strength, workers, progress)
 
     def deviation_planes(
         self, planes: NDArray, params: NoiseParams, *, workers: int = 1, progress: Progress | None = None
@@ -379,7 +388,7 @@ class Denoiser:
         linear = isinstance(image, LinearImage)
         bayer = isinstance(image, RawImage) and image.cfa.is_bayer
         if self_ensemble and not bayer:
-            raise ValueError("self_ensemble turns Bayer mosaics; this image is another kind.")
+            raise ValueError(_TURNS_BAYER)
         if chroma_strength is not None and not (bayer or linear):
             raise ValueError(
                 "chroma_strength needs a Bayer mosaic or a linear color image; this image is another kind."
@@ -393,20 +402,11 @@ class Denoiser:
             per_plane = params.for_planes(canonical(image.cfa).plane_phases)
             noisy = canonical_planes(signal, image.cfa)
         one = self._filter(bayer, linear)
-
-        def at(strength: float) -> NDArray[np.float32]:
-            if not self_ensemble:
-                return one(noisy, per_plane, strength, workers, progress)
-            total = np.zeros_like(noisy)
-            for transpose, rows, columns in TURNS:
-                turned = {"transpose": transpose, "rows": rows, "columns": columns}
-                own = _greens_swapped(per_plane) if transpose else per_plane
-                total += turn_back(one(turn(noisy, **turned), own, strength, workers, progress), **turned)
-            return total / np.float32(len(TURNS))
-
-        clean = at(strength)
+        one = _over_turns(one) if self_ensemble else one
+        clean = one(noisy, per_plane, strength, workers, progress)
         if chroma_strength is not None and chroma_strength != strength:
-            clean = _recombined(noisy, clean, at(_checked(chroma_strength)), per_plane)
+            for_chroma = one(noisy, per_plane, _checked(chroma_strength), workers, progress)
+            clean = _recombined(noisy, clean, for_chroma, per_plane)
         white = float(np.min(image.white_level - np.asarray(image.black_level)))
         check = noise_check(noisy, clean, per_plane, white=white)
         if isinstance(image, LinearImage):
@@ -415,6 +415,20 @@ class Denoiser:
             pixels = from_canonical_planes(clean, image.cfa, signal.shape)
         _put_highlights_back(pixels, signal, image, params)
         return image.with_signal(pixels), check
+
+
+def _over_turns(one: Callable[..., NDArray[np.float32]]) -> Callable[..., NDArray[np.float32]]:
+    """A filter of RGGB planes as the mean of its results for the eight turns of a picture."""
+
+    def run(planes: NDArray[np.float32], params: NoiseParams, *others: Any) -> NDArray[np.float32]:
+        total = np.zeros_like(planes)
+        for transpose, rows, columns in TURNS:
+            turned = {"transpose": transpose, "rows": rows, "columns": columns}
+            own = _greens_swapped(params) if transpose else params
+            total += turn_back(one(turn(planes, **turned), own, *others), **turned)
+        return total / np.float32(len(TURNS))
+
+    return run
 
 
 def _greens_swapped(params: NoiseParams) -> NoiseParams:
