@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import rawkit
-from rawkit.errors import DamagedDataWarning, RawkitError, of_system, own_fault
+from rawkit.errors import DamagedDataWarning, RawkitError, in_one_line, own_fault
 from rawkit.parallel import MapFunction, last
 from rawkit.resources import sha256
 
@@ -232,8 +232,7 @@ def estimate_file(path: Path, *, reading: Mapping[str, Any]) -> Any:
 
 def _explained(error: Exception, source: Path) -> Exception:
     """The error with the file's name in its message; of a mistake of ours, with its place too."""
-    text = of_system(error) if isinstance(error, OSError) else " ".join(str(error).split())
-    text = text or type(error).__name__
+    text = in_one_line(error)
     if isinstance(error, MemoryError):
         text = f"not enough memory ({text})"
     elif not isinstance(error, RawkitError | OSError | ValueError):  # an untrusted file reached code not made for it

@@ -56,6 +56,18 @@ def of_system(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or " ".join(str(error).split())
 
 
+def in_one_line(error: Exception) -> str:
+    """What an exception says, or its name where it says nothing.
+
+    Examples
+    --------
+    >>> in_one_line(ValueError("two   words")), in_one_line(MemoryError())
+    ('two words', 'MemoryError')
+    """
+    text = of_system(error) if isinstance(error, OSError) else " ".join(str(error).split())
+    return text or type(error).__name__
+
+
 def own_fault(error: Exception) -> str:
     """One line about an exception that is a mistake of ours: what, where, and that we want to know of it."""
     place = error.__traceback__

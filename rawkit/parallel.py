@@ -33,7 +33,7 @@ from functools import partial
 from multiprocessing import connection
 from typing import Any, Generic, Protocol, TypeVar
 
-from rawkit.errors import RawkitError, of_system
+from rawkit.errors import RawkitError, in_one_line
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -205,9 +205,7 @@ def _run(function: Callable[[Item], Result], item: Item) -> FileResult[Item, Res
     try:
         return FileResult(item, value=function(item))
     except (RawkitError, OSError, ValueError, MemoryError) as error:
-        reason = of_system(error) if isinstance(error, OSError) else " ".join(str(error).split())
-        reason = reason or type(error).__name__
-        return FileResult(item, error=reason, errno=getattr(error, "errno", None))
+        return FileResult(item, error=in_one_line(error), errno=getattr(error, "errno", None))
 
 
 @dataclass(frozen=True)

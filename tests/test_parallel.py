@@ -385,3 +385,8 @@ def test_a_worker_leaves_ctrl_c_to_its_parent_from_its_first_moment(tmp_path):
     environment = {**os.environ, "PYTHONPATH": paths}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert (run.stdout, run.stderr) == ("[1.0, 2.0]\n", "")
+
+
+def test_errors_of_the_system_name_the_file_and_the_reason(tmp_path):
+    (result,) = map_files(open, [tmp_path / "none.dng"], workers=1)
+    assert result.error == f"{tmp_path / 'none.dng'}: No such file or directory"

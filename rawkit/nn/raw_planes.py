@@ -37,9 +37,9 @@ def electrons(d: Tensor) -> Tensor:
 
 
 def electrons_deviation(d: Tensor, sd: Tensor) -> Tensor:
-    """Standard deviation of y = D^2 / 4 - 3/8 for a normal D of mean ``d`` and deviation ``sd``.
+    """Standard deviation [e-] of y = D^2 / 4 - 3/8 for a normal D of mean ``d`` and deviation ``sd``, of one shape.
 
-    var[y] = (d / 2)^2 sd^2 + sd^4 / 8
+    var[y] = (d / 2)^2 sd^2 + sd^4 / 8,  from var[D^2] = 4 d^2 sd^2 + 2 sd^4
     """
     return ((d / 2) ** 2 * sd**2 + sd**4 / 8).sqrt()
 

@@ -291,18 +291,20 @@ class RawRestormer(nn.Module):
             It is not smaller: one of its tensors has no place here.
         """
         theirs, ours = smaller.state_dict(), self.state_dict()
+        for name, known in theirs.items():
+            if name not in ours:
+                raise ValueError(f"there is {name}, which this network lacks.")
+            there, here = tuple(known.shape), tuple(ours[name].shape)
+            grown = (
+                ".feed." in name and len(there) == len(here) and all(t <= h for t, h in zip(there, here, strict=True))
+            )
+            if there != here and not grown:
+                raise ValueError(f"{name} is {there} there, {here} here.")
         for name, value in ours.items():
-            known = theirs.pop(name, None)
             if ".project." in name:  # of every branch the last product: what it does not take over is silent
                 value.zero_()
-            if known is not None:
-                if known.dim() != value.dim() or any(k > v for k, v in zip(known.shape, value.shape, strict=True)):
-                    raise ValueError(f"{name} is {tuple(known.shape)} there, {tuple(value.shape)} here.")
-                if known.shape != value.shape and ".feed." not in name:
-                    raise ValueError(f"{name} is {tuple(known.shape)} there, {tuple(value.shape)} here: other widths.")
-                value[tuple(slice(n) for n in known.shape)] = known
-        if theirs:
-            raise ValueError(f"there is {next(iter(theirs))}, which this network lacks.")
+            if name in theirs:
+                value[tuple(slice(n) for n in theirs[name].shape)] = theirs[name]
 
     def split(self, out: Tensor) -> tuple[Tensor, Tensor | None]:
         """The picture planes of an output, and the log deviations of their error where the network predicts them."""

@@ -88,6 +88,10 @@ def split_curves(data: bytes) -> tuple[tuple[Opcode, ...], tuple[Opcode, ...]]:
     return opcodes[:head], opcodes[head:]
 
 
+def _second(lists: dict[str, bytes]) -> tuple[Opcode, ...]:
+    return parse(lists["OpcodeList2"]) if "OpcodeList2" in lists else ()
+
+
 def for_demosaiced(lists: dict[str, bytes]) -> dict[str, bytes]:
     """Of a mosaic's opcode lists what still holds for the demosaiced picture.
 
@@ -108,7 +112,7 @@ def for_demosaiced(lists: dict[str, bytes]) -> dict[str, bytes]:
     {'OpcodeList2': True}
     """
     kept = {name: data for name, data in lists.items() if name not in ("OpcodeList1", "OpcodeList2")}
-    radial = tuple(o for o in parse(lists.get("OpcodeList2", serialize(()))) if o.number == FIX_VIGNETTE_RADIAL)
+    radial = tuple(o for o in _second(lists) if o.number == FIX_VIGNETTE_RADIAL)
     return {**kept, "OpcodeList2": serialize(radial)} if radial else kept
 
 
@@ -131,7 +135,7 @@ def apply_gain_maps(signal: NDArray[np.float32], lists: dict[str, bytes]) -> NDA
     UnsupportedRawError
         A map is damaged.
     """
-    for opcode in parse(lists.get("OpcodeList2", serialize(()))):
+    for opcode in _second(lists):
         if opcode.number == GAIN_MAP:
             _multiply(signal if signal.ndim == 3 else signal[:, :, None], opcode)
     return signal
@@ -160,7 +164,8 @@ def _between(
     pixels: NDArray[np.integer], size: int, step: float, origin: float, points: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
     """For each pixel along an axis the points of a map on both sides, and the part of the way to the second."""
-    at = np.clip(((pixels + 0.5) / size - origin) / step, 0, points - 1)
+    with np.errstate(over="ignore"):  # steps next to nothing end at the last point
+        at = np.clip(((pixels + 0.5) / size - origin) / step, 0, points - 1)
     low = np.minimum(at.astype(np.intp), points - 1)
     return low, np.minimum(low + 1, points - 1), (at - low).astype(np.float32)
 
@@ -188,9 +193,14 @@ def of_part(lists: dict[str, bytes], size: tuple[int, int], part: tuple[int, int
     Parameters
     ----------
     size : height, width of the picture
-    part : top, left, bottom, right (ends excluded)
+    part : top, left, bottom, right [pixels], ends excluded
+
+    Raises
+    ------
+    UnsupportedRawError
+        A map is damaged.
     """
-    opcodes = parse(lists.get("OpcodeList2", serialize(())))
+    opcodes = _second(lists)
     if all(o.number != GAIN_MAP for o in opcodes):
         return lists
     return {**lists, "OpcodeList2": serialize(tuple(_moved(o, size, part) for o in opcodes))}

@@ -73,8 +73,11 @@ _FIELD_SEED = 20130101
 _FIELD_LEVEL = 1000.0  # e-
 
 
-def _check_electrons(planes: NDArray[np.float32], params: NoiseParams) -> None:
-    """Refuse noise parameters that no sensor can have: float32 does not hold what they make of the signal."""
+def _check_signal(planes: NDArray[np.float32], params: NoiseParams) -> None:
+    """Refuse values that are not numbers, and noise parameters that no sensor can have: float32 does not hold what they
+    make of the signal."""
+    if not np.isfinite(planes).all():
+        raise UnsupportedRawError("the signal contains values that are not numbers; repair the image first.")
     gain = np.asarray(params.system_gain, np.float64)
     with np.errstate(over="ignore"):  # infinite is too much as well
         signal = float(np.max(np.abs(planes), initial=0.0) / gain.min())
@@ -314,7 +317,7 @@ class Denoiser:
         return one(planes, per_plane, strength, workers, progress)
 
     def deviation_planes(
-        self, planes: NDArray, params: NoiseParams, *, workers: int = 1, progress: Progress | None = None
+        self, planes: NDArray, params: NoiseParams, *, workers: int | None = 1, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """Standard deviation [DN] of the error of ``denoise_planes`` at strength 1, pixel by pixel.
 
@@ -325,13 +328,17 @@ class Denoiser:
         Raises
         ------
         ValueError
-            The denoiser does not predict it: only networks trained with ``uncertainty`` do.
+            The denoiser does not predict it: only networks trained with ``uncertainty`` do; or other planes.
         """
+        if planes.ndim != 3 or planes.shape[0] != _BAYER_PLANES:
+            raise ValueError(f"planes are {planes.shape}; ({_BAYER_PLANES}, h, w) is needed.")
         predict = getattr(self.bayer_filter, "deviation", None)
         if predict is None:
             raise ValueError(f"the {self.name} denoiser does not predict its error; networks with uncertainty do.")
-        per_plane = params.for_planes(range(planes.shape[0]))
-        return predict(np.asarray(planes, np.float32), per_plane, workers=workers, progress=progress)
+        planes, per_plane = np.asarray(planes, np.float32), params.for_planes(range(_BAYER_PLANES))
+        _check_signal(planes, per_plane)
+        threads = available_cores() if workers is None else workers
+        return predict(planes, per_plane, workers=threads, progress=progress)
 
     def remaining_variance(self, strength: float = 1.0, *, planes: int = _BAYER_PLANES) -> float:
         """Part of the noise variance that is left in flat areas, 0 to 1.
@@ -360,11 +367,9 @@ class Denoiser:
             workers: int | None,
             progress: Progress | None,
         ) -> NDArray[np.float32]:
-            if not np.isfinite(planes).all():
-                raise UnsupportedRawError("the signal contains values that are not numbers; repair the image first.")
+            _check_signal(planes, params)
             if strength == 0:
                 return planes
-            _check_electrons(planes, params)
             threads = available_cores() if workers is None else workers
             if bayer and self.bayer_filter is not classical_filter:
                 return self.bayer_filter(planes, params, strength=strength, workers=threads, progress=progress)

@@ -72,7 +72,7 @@ class NetworkFilter:
         tile : int, optional
             Largest tile edge [packed pixels] of a large frame; by default from the memory that is free.
         """
-        clean = self._by_tiles(planes, params, strength, workers, progress, tile, deviation=False)
+        clean = self._by_tiles(_signal, planes, params, strength, workers, progress, tile)
         part = min(1.0, strength / LEVELS[0])
         return clean if part == 1 else np.asarray(planes + part * (clean - planes), np.float32)
 
@@ -81,12 +81,12 @@ class NetworkFilter:
         planes: NDArray[np.float32],
         params: NoiseParams,
         *,
-        strength: float = 1.0,
         workers: int = 1,
         progress: Progress | None = None,
-        tile: int | None = None,
     ) -> NDArray[np.float32]:
-        """Standard deviation [DN] of the error that is left, (4, h, w), as the network expects it.
+        """Standard deviation [DN] of the error that is left at strength 1, (4, h, w), as the network expects it.
+
+        K sqrt( (d / 2)^2 s^2 + s^4 / 8 ),  d the clean stabilized signal, s the deviation predicted for it
 
         Raises
         ------
@@ -95,28 +95,25 @@ class NetworkFilter:
         """
         if not self.network.config.uncertainty:
             raise ValueError("this network does not predict its error; train one with uncertainty = true.")
-        return self._by_tiles(planes, params, strength, workers, progress, tile, deviation=True)
+        return self._by_tiles(_signal_deviation, planes, params, 1.0, workers, progress, None)
 
     def _by_tiles(
         self,
+        wanted: Callable[..., torch.Tensor],
         planes: NDArray[np.float32],
         params: NoiseParams,
         strength: float,
         workers: int,
         progress: Progress | None,
         tile: int | None,
-        *,
-        deviation: bool,
     ) -> NDArray[np.float32]:
+        """``wanted(d, log_sd, gain, read_var)`` of what the network predicts for a frame."""
         gain, read_var = (self._per_plane(v) for v in (params.system_gain, params.read_var))
         level = min(max(strength, LEVELS[0]), LEVELS[1])
 
         def one(piece: NDArray[np.float32]) -> NDArray[np.float32]:
             d, log_sd = self._predicted(self._y(piece[None], gain, read_var), level)
-            if deviation:
-                assert log_sd is not None
-                return (gain * electrons_deviation(d, log_sd.exp()))[0].cpu().numpy()
-            return (gain * (electrons(d) - read_var / gain**2))[0].cpu().numpy()
+            return wanted(d, log_sd, gain, read_var)[0].cpu().numpy()
 
         threads = workers if self.device.type == "cpu" else 1
         large, grid = max(planes.shape[1:]) > _LARGEST, self.network.config.multiple
@@ -172,6 +169,14 @@ class NetworkFilter:
             rest, log_sd = self.network.split(self.network(given))
         d = mean + rest.float()
         return d[..., :height, :width], None if log_sd is None else log_sd.float()[..., :height, :width]
+
+
+def _signal(d: torch.Tensor, _: object, gain: torch.Tensor, read_var: torch.Tensor) -> torch.Tensor:
+    return gain * (electrons(d) - read_var / gain**2)
+
+
+def _signal_deviation(d: torch.Tensor, log_sd: torch.Tensor, gain: torch.Tensor, _: object) -> torch.Tensor:
+    return gain * electrons_deviation(d, log_sd.exp())
 
 
 def _patches(planes: NDArray[np.float32], grid: int) -> NDArray[np.float32]:

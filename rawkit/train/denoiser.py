@@ -128,7 +128,7 @@ class Recipe:
         shape = values.pop("network", "fast")
         shape = {"size": shape} if isinstance(shape, str) else shape
         size = shape.get("size") if isinstance(shape, dict) else None
-        if size is not None and size not in SIZES:
+        if size is not None and size not in list(SIZES):
             raise ValueError(f"network {size!r}; there are {', '.join(SIZES)}, or a table of its own.")
         noise = values.pop("noise", {})
         try:
